@@ -1,0 +1,86 @@
+# Two commands for a newcomer: `make serve` and `make test`. Both make what they need in .venv first.
+# Stamp files keep a second call fast; the dev stamp stands on the base stamp, so `make -j` is safe.
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+BASE := $(VENV)/.installed-base
+DEV := $(VENV)/.installed-dev
+TRAIN := $(VENV)/.installed-train
+SYSTEM := $(VENV)/.installed-system
+
+# One thread per library unless the caller says otherwise: tests share the machine's cores.
+test check: export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv serve test check lint bench backbone clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make serve     install into $(VENV) and start the service on http://$(HOST):$(PORT)"
+	@echo "make test      ruff, mypy and all tests"
+	@echo "make check     the same as make test"
+	@echo "make lint      ruff and mypy only"
+	@echo "make bench     the benchmarks"
+	@echo "make backbone  build the bundled backbone again from source data (DATA=folder)"
+	@echo "make venv      the virtual environment only"
+	@echo "make clean     remove the virtual environment and caches"
+
+venv: $(BASE)
+
+$(BIN)/python:
+	@echo "creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+
+$(BASE): pyproject.toml | $(BIN)/python
+	@echo "installing the service (a minute or two the first time; torch is large)"
+	@$(PIP) -e .
+	@touch $@
+
+$(DEV): $(BASE)
+	@echo "installing the test tools"
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+$(TRAIN): $(BASE)
+	@echo "installing the training tools"
+	@$(PIP) -e '.[train]'
+	@touch $@
+
+# The page tests drive a Chromium. As root on Debian it is installed; elsewhere those tests skip and say so,
+# except in CI (CI=true), where a missing browser is a failure.
+$(SYSTEM): | $(BIN)/python
+	@if command -v chromium chromium-browser google-chrome >/dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		echo "installing chromium for the page tests"; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation; } >$(VENV)/apt.log 2>&1 \
+		|| echo "chromium could not be installed ($(VENV)/apt.log): the page tests will be skipped, or fail in CI" >&2; \
+	else echo "no chromium found: the page tests will be skipped" >&2; fi
+	@touch $@
+
+serve: $(BASE)
+	@exec $(BIN)/selftpt serve --host $(HOST) --port $(PORT)
+
+lint: $(DEV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint $(DEV) $(SYSTEM)
+	$(BIN)/python -m pytest
+
+check: test
+
+bench: $(DEV)
+	$(BIN)/python -m benchmarks
+
+backbone: $(TRAIN)
+	$(BIN)/python -m adapters.training $(if $(DATA),--data $(DATA))
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
