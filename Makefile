@@ -54,7 +54,7 @@ $(TRAIN): $(BASE)
 # The page tests drive a Chromium. As root on Debian it is installed; elsewhere those tests skip and say so,
 # except in CI (CI=true), where a missing browser is a failure.
 $(SYSTEM): | $(BIN)/python
-	@if command -v chromium chromium-browser google-chrome >/dev/null 2>&1; then :; \
+	@if for name in chromium chromium-browser google-chrome; do command -v $$name && break; done >/dev/null 2>&1; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 		echo "installing chromium for the page tests"; \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation; } >$(VENV)/apt.log 2>&1 \
