@@ -1,0 +1,121 @@
+"""The only reader of the environment (prefix SELFTPT_). Read once, checked at start, frozen; parts get plain values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing_extensions import Self
+
+PREFIX = "SELFTPT_"
+MIB = 1024 * 1024
+
+Count = Annotated[int, Field(ge=1)]
+Bytes = Annotated[int, Field(ge=1024)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+def default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "self-tpt"
+
+
+def usable_cores() -> int:
+    """Cores this process may run on; a container's CPU mask counts, its CPU quota does not."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """Every knob, its default, and what is refused. `GET /v1/limits` lists the `max_*` fields."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "text"] = "auto"
+
+    data_dir: Path = Field(default_factory=default_data_dir)
+    redis_url: SecretStr | None = None
+    redis_prefix: str = Field("selftpt", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
+    redis_timeout: Seconds = 0.25
+    state_ttl_seconds: int = Field(30 * 86400, ge=0, description="Age at which unused states leave Redis; 0 = never")
+    memory_bytes: int = Field(256 * MIB, ge=0, description="Encoded states kept in memory before the durable store")
+    hot_bytes: Bytes = Field(512 * MIB, description="Decoded states kept ready for scoring")
+    api_keys_file: Path | None = None
+
+    backbone: str = Field("bundled", min_length=1)
+    device: str = Field("auto", min_length=1)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    adapter: str = Field("auto", min_length=1, description="Method used where a request names none")
+    threads: int = Field(0, ge=0, le=1024, description="Compute threads of the device thread; 0 = one per core")
+    decode_threads: int = Field(0, ge=0, le=1024, description="Image decoders; 0 = one per core")
+    exif: Literal["ignore", "apply"] = "ignore"
+
+    max_body_bytes: Bytes = 64 * MIB
+    max_image_bytes: Bytes = 20 * MIB
+    max_pixels: int = Field(40_000_000, ge=1, le=500_000_000)
+    max_side_ratio: float = Field(100.0, ge=1)
+    max_images: Count = 64
+    max_top_k: Count = 1000
+    max_classes: Count = 10_000
+    max_name_characters: Count = 512
+    max_templates: Count = 256
+    max_descriptions: Count = 32
+    max_wait_seconds: Seconds = 60.0
+    max_batch: int = Field(32, ge=1, le=4096)
+    max_waiting: Count = Field(1024, description="Images waiting for the device before requests are refused")
+    max_in_flight: Count = Field(512, description="Classify requests being worked on at once")
+    max_adaptations: Count = Field(256, description="Label sets waiting for adaptation before uploads are refused")
+    max_decoded_bytes: int = Field(512 * MIB, ge=MIB, description="Decoded pixels held at once while resizing")
+    request_timeout: Seconds = 60.0
+    shutdown_timeout: Seconds = 15.0
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value():
+            return None
+        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _keys_not_served(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            raise ValueError("API keys are not enforced by this version; starting with this set would look protected")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.max_image_bytes > self.max_body_bytes:
+            raise ValueError("max_image_bytes cannot exceed max_body_bytes")
+        if self.max_images > self.max_waiting:
+            raise ValueError("max_images cannot exceed max_waiting: such a request could never be admitted")
+        if 4 * self.max_pixels > self.max_decoded_bytes:
+            raise ValueError("max_decoded_bytes must hold one image of max_pixels (4 bytes each)")
+        return self
+
+    @property
+    def compute_threads(self) -> int:
+        return self.threads or usable_cores()
+
+    @property
+    def decoders(self) -> int:
+        return self.decode_threads or usable_cores()
+
+    @property
+    def limits(self) -> dict[str, int | float]:
+        """What a caller may run into, by the names that problem documents use."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name.startswith("max_")}
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """SELFTPT_ variables that no setting reads: most likely typing errors, worth a warning at start."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {f"{PREFIX}URL"}
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
