@@ -1,0 +1,163 @@
+"""The bodies of requests and answers as they appear on the wire and in openapi.yaml. Shapes only, no behaviour."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+ScoreKind = Literal["softmax", "independent"]
+Status = Literal["queued", "adapting", "ready", "failed"]
+OptionValue = str | int | float | bool
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Threshold = Annotated[float, Field(ge=0, le=1)]
+
+
+class Body(BaseModel):
+    """What callers send: unknown members are refused, since they are most likely typing errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ClassEntry(Body):
+    name: str
+    aliases: list[str] = []
+    descriptions: list[str] = []
+
+
+class LabelSetRequest(Body):
+    classes: Annotated[list[str | ClassEntry], Field(min_length=1)]
+    name: Name | None = None
+    adapter: str | None = None
+    templates: list[str] = []
+    options: dict[str, OptionValue] = {}
+
+
+class ClassifyRequest(Body):
+    """Exactly one of `labels` and `label_set`. Images are base64 texts or data URIs."""
+
+    images: Annotated[list[str], Field(min_length=1)]
+    labels: Annotated[list[str], Field(min_length=1)] | None = None
+    label_set: str | None = None
+    adapter: str | None = None
+    top_k: Annotated[int, Field(ge=1)] = 5
+    scores: ScoreKind = "softmax"
+    reject_below: Threshold | None = None
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem document; further members depend on `type`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str | None = None
+
+
+class Prediction(BaseModel):
+    label: str
+    score: float
+    cosine: float
+
+
+class ImageAnswer(BaseModel):
+    """Either `predictions`, best first, or `error`."""
+
+    predictions: list[Prediction] | None = None
+    rejected: bool | None = None
+    filename: str | None = None
+    error: Problem | None = None
+
+
+class ClassifyAnswer(BaseModel):
+    results: list[ImageAnswer]
+    adapted: bool
+    adapter: str
+    label_set: str
+    status: Status
+    source_prompts: str
+    backbone: str
+    timings_ms: dict[str, float]
+
+
+class LabelSetSummary(BaseModel):
+    id: str
+    name: str | None
+    status: Status
+    progress: float
+    adapter: str
+    class_count: int
+    created: float
+
+
+class LabelSetAnswer(LabelSetSummary):
+    """`seconds`, `bytes` and `info` are of the class state, so they are empty until the label set is ready."""
+
+    options: dict[str, OptionValue]
+    classes: list[str]
+    templates: list[str]
+    seconds: float | None
+    bytes: int | None
+    fingerprint: str
+    version: str
+    info: dict[str, OptionValue]
+    error: str | None = None
+
+
+class LabelSetPage(BaseModel):
+    """`next` is the `after` of the following page, or null on the last one."""
+
+    label_sets: list[LabelSetSummary]
+    next: str | None
+
+
+class OptionAnswer(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class AdaptersAnswer(BaseModel):
+    default: str
+    adapters: list[OptionAnswer]
+
+
+class ModelAnswer(BaseModel):
+    name: str
+    fingerprint: str
+    embed_dim: int
+    image_size: int
+    device: str
+    precision: str
+    source_prompts: str
+    logit_scale: float
+
+
+class ModelsAnswer(BaseModel):
+    models: list[ModelAnswer]
+
+
+class LimitsAnswer(BaseModel):
+    """`image_types` are the image formats that are decoded."""
+
+    limits: dict[str, int | float]
+    image_types: list[str]
+    exif: Literal["ignore", "apply"]
+
+
+class Alive(BaseModel):
+    status: Literal["alive"] = "alive"
+
+
+class Check(BaseModel):
+    name: str
+    status: Literal["ok", "degraded", "failed"]
+    detail: str = ""
+
+
+class Readiness(BaseModel):
+    """`degraded` serves, but without something it should have (a store, say)."""
+
+    status: Literal["ready", "degraded", "unready"]
+    checks: list[Check]
