@@ -1,0 +1,218 @@
+"""Many callers, one device thread. Forms image batches without a timer and runs longer jobs between them.
+
+A batch is what arrived while the last one ran. Longer jobs (class states, adaptations) have a level; whenever one calls
+its checkpoint, waiting work of lower levels is served first, within a share of the device. Knows no models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Generic
+
+from adapters.errors import AdaptationCancelled
+from service.errors import ComputeError, DeviceDead, InternalError, Overloaded, ShuttingDown
+from service.work_queue import Checkpoint, Item, Job, Key, Payload, Result, WorkQueue
+
+_log = logging.getLogger(__name__)
+
+Run = Callable[[Key, Sequence[Payload]], Sequence[Result | Exception]]
+"""One batch of one kind: as many results as payloads, in order. An exception as a result is that payload's own."""
+
+
+class Batcher(Generic[Key, Payload, Result]):
+    """Promises: kinds never mix, the oldest item decides the kind; a failed batch fails alone and one bad item does not
+    fail its neighbours; a caller that went away costs nothing; too many waiting are refused at once; stopping, or the
+    death of the thread, answers everyone.
+    """
+
+    def __init__(
+        self,
+        run: Run[Key, Payload, Result],
+        *,
+        max_batch: Callable[[Key], int],
+        max_waiting: int,
+        share: float = 4.0,
+        patience: float = 1.0,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
+        """`share`: at a checkpoint, lower levels may take this many times as long as the job's last slice took.
+        `patience`: seconds after which a waiting job is begun although images keep coming. `prepare` runs first on
+        the device thread."""
+        self._run = run
+        self._share = share
+        self._patience = patience
+        self._prepare = prepare
+        self._max_waiting = max_waiting
+        self._queue: WorkQueue[Key, Payload, Result] = WorkQueue(max_batch=max_batch)
+        self._seconds_per_item = 0.0
+        self._stopping = False
+        self._job_was_last = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="device", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # -- on the event loop ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive() and not self._stopping
+
+    @property
+    def waiting(self) -> int:
+        return self._queue.items_waiting
+
+    @property
+    def jobs_waiting(self) -> int:
+        return self._queue.jobs_waiting
+
+    @property
+    def oldest_seconds(self) -> float:
+        """How long the oldest waiting item has waited."""
+        return self._queue.oldest_seconds(time.perf_counter())
+
+    def admit(self, count: int) -> None:
+        """Raises `Overloaded` when `count` more items would be too many. Cheap enough to ask before decoding."""
+        waiting = self._queue.items_waiting
+        if waiting + count > self._max_waiting:
+            estimate = waiting * self._seconds_per_item
+            raise Overloaded(f"{waiting} images are waiting, {self._max_waiting} may", retry_after=estimate)
+
+    async def submit(self, key: Key, payloads: Sequence[Payload], *, urgent: bool = False) -> list[Result | Exception]:
+        """All of `payloads` are admitted or none; each has its own outcome. `urgent` passes the limit (probes)."""
+        if not urgent:
+            self.admit(len(payloads))
+        loop = asyncio.get_running_loop()
+        items = [Item[Key, Payload, Result](key, payload, loop.create_future()) for payload in payloads]
+        self._queue.add_items(items)
+        self._answer_if_over()
+        try:
+            return list(await asyncio.gather(*(item.future for item in items)))
+        finally:
+            self._queue.discard(items)
+
+    async def run(self, level: int, work: Callable[[Checkpoint], Any]) -> Any:
+        """Runs `work(checkpoint)` on the device thread. Cancelling the caller abandons it at its next checkpoint."""
+        assert level > 0
+        job = Job(level, work, asyncio.get_running_loop().create_future())
+        self._queue.add_job(job)
+        self._answer_if_over()
+        try:
+            return await job.future
+        finally:
+            job.gone = True
+
+    async def stop(self, *, timeout: float = 10.0) -> None:
+        """Answers everyone. The batch that is running may finish within `timeout` seconds and give its results; the
+        others are told that the service is shutting down."""
+        self._stopping = True
+        self._queue.close()
+        _settle(self._queue.drain(), ShuttingDown)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._ended.wait, timeout)
+        _settle([*self._queue.drain(), *self._queue.in_flight()], ShuttingDown)
+
+    def _answer_if_over(self) -> None:
+        """Asked after queueing, so that work queued while the thread ends is answered too."""
+        if self._stopping:
+            _settle(self._queue.drain(), ShuttingDown)
+        elif not self._thread.is_alive():
+            _settle(self._queue.drain(), DeviceDead)
+
+    # -- on the device thread ---------------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        try:
+            if self._prepare is not None:
+                self._prepare()
+            while self._queue.wait():
+                self._serve_next(patience=None if self._job_was_last else self._patience)
+        finally:
+            reason = ShuttingDown if self._stopping else DeviceDead
+            left = [*self._queue.drain(), *self._queue.in_flight()]
+            if not self._stopping:
+                _log.critical("the device thread ended", extra={"unanswered": len(left)}, exc_info=True)
+            self._deliver([(work, reason()) for work in left])
+            self._ended.set()
+
+    def _serve_next(self, *, below: int | None = None, patience: float | None = None) -> bool:
+        """Serves one batch or one job of a level `below`; False when none waits."""
+        work = self._queue.take(below=below, patience=patience)
+        self._job_was_last = isinstance(work, Job)
+        if work is None:
+            return False
+        if isinstance(work, Job):
+            self._serve_job(work)
+        else:
+            self._serve_batch(work)
+        return True
+
+    def _serve_batch(self, items: list[Item[Key, Payload, Result]]) -> None:
+        began = time.perf_counter()
+        outcomes = self._outcomes(items)
+        seconds = (time.perf_counter() - began) / len(items)
+        self._seconds_per_item = 0.8 * self._seconds_per_item + 0.2 * seconds if self._seconds_per_item else seconds
+        self._deliver(list(zip(items, outcomes, strict=True)))
+        self._queue.done(items)
+
+    def _outcomes(self, items: list[Item[Key, Payload, Result]]) -> list[Result | Exception]:
+        """One outcome per item. When a batch fails, each of its items is tried once alone."""
+        try:
+            results = list(self._run(items[0].key, [item.payload for item in items]))
+        except Exception as error:  # loop edge: whatever a batch raises ends with that batch
+            _log.exception("a batch failed", extra={"size": len(items)})
+            if len(items) > 1:
+                return [outcome for item in items for outcome in self._outcomes([item])]
+            return [ComputeError(f"the model failed on this image: {type(error).__name__}")]
+        if len(results) != len(items):
+            _log.error("a batch gave a wrong number of results", extra={"size": len(items), "results": len(results)})
+            return [InternalError("the model gave a wrong number of results") for _ in items]
+        return results
+
+    def _serve_job(self, job: Job) -> None:
+        began = time.perf_counter()
+
+        def checkpoint() -> None:
+            nonlocal began
+            now = time.perf_counter()
+            until = now + self._share * (now - began)
+            while not self._stopping and self._serve_next(below=job.level) and time.perf_counter() < until:
+                pass
+            if job.gone or self._stopping:
+                raise AdaptationCancelled("nobody waits for this any more")
+            began = time.perf_counter()
+
+        try:
+            outcome = job.work(checkpoint)
+        except AdaptationCancelled as error:
+            outcome = ShuttingDown() if self._stopping else error
+        except Exception as error:  # loop edge: a job's failure is its caller's, the thread goes on
+            outcome = error
+        self._job_was_last = True
+        self._deliver([(job, outcome)])
+        self._queue.done([job])
+
+    def _deliver(self, outcomes: Sequence[tuple[Any, Any]]) -> None:
+        """One wake-up of the event loop for a whole batch."""
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(_settle_each, outcomes)
+        except RuntimeError:
+            _log.warning("the event loop closed before its answers came", extra={"unanswered": len(outcomes)})
+
+
+def _settle(works: Sequence[Any], reason: Callable[[], Exception]) -> None:
+    for work in works:
+        work.settle(reason())
+
+
+def _settle_each(outcomes: Sequence[tuple[Any, Any]]) -> None:
+    for work, outcome in outcomes:
+        work.settle(outcome)
