@@ -1,0 +1,56 @@
+"""Plain CLIP: class weights are the features of hand-written prompts, averaged over templates (arXiv 2103.00020)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from adapters.base import PLAIN, ClassState, ImageNeeds, LabelSet, Progress, Support
+from adapters.checkpoint import settings_version
+from adapters.clip import Backbone, ensemble_templates
+from adapters.methods.class_texts import background_row, blend_descriptions, named_texts, templated, ticker
+from adapters.templates import PLAIN_TEMPLATE
+
+CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ZeroShotSettings:
+    """`ensemble` takes CLIP's 80 ImageNet templates instead of one. Templates of the label set itself go first."""
+
+    ensemble: bool = False
+
+
+class ZeroShot:
+    """Nothing is learnt: encode and average."""
+
+    name = "zero-shot"
+
+    def __init__(self, settings: ZeroShotSettings) -> None:
+        self._templates = ensemble_templates() if settings.ensemble else (PLAIN_TEMPLATE,)
+        self.version = settings_version(self.name, settings)
+
+    def needs(self, state: ClassState) -> ImageNeeds:
+        return PLAIN
+
+    def adapt(
+        self,
+        labels: LabelSet,
+        backbone: Backbone,
+        support: Support | None = None,
+        progress: Progress | None = None,
+    ) -> ClassState:
+        backbone.text.check(labels)
+        templates = labels.templates or self._templates
+        prompts = templated(named_texts(labels), templates)
+        tick = ticker(progress, math.ceil(len(prompts.texts) / CHUNK) + 1)
+        features_ND = backbone.text.encode_texts(prompts.texts, chunk=CHUNK, tick=tick)
+        weights_CD = prompts.mean_rows(features_ND, len(labels.classes))
+        return ClassState(
+            adapter=self.name,
+            version=self.version,
+            weights=blend_descriptions(weights_CD, labels, backbone.text, tick),
+            background=background_row(backbone.text),
+            logit_scale=backbone.logit_scale,
+            info={"templates": len(templates)},
+        )

@@ -1,0 +1,94 @@
+"""Method name to adapter: the one list of what is served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, get_args, get_origin, get_type_hints
+
+from adapters.base import Adapter, InfoValue
+from adapters.clip import Backbone
+from adapters.errors import OptionError
+from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
+from adapters.methods.zero_shot import ZeroShot, ZeroShotSettings
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One entry: what it is, its settings type, how it is built."""
+
+    summary: str
+    settings: type[Any]
+    build: Callable[[Any, Backbone], Adapter]
+    learns_prompts: bool = True
+
+
+METHODS: Mapping[str, Method] = {
+    "zero-shot": Method(
+        "Features of hand-written prompts; nothing is learnt.",
+        ZeroShotSettings,
+        lambda settings, backbone: ZeroShot(settings),
+        learns_prompts=False,
+    ),
+    "self-tpt": Method(
+        "Context adapted once per label set by contrasting the class names (Self-TPT).", SelfTPTSettings, SelfTPT
+    ),
+}
+METHOD_NAMES: tuple[str, ...] = tuple(METHODS)
+
+
+def resolve(name: str, backbone: Backbone) -> str:
+    """`auto` is self-tpt where the backbone's text tower can learn prompts, else zero-shot."""
+    if name == AUTO:
+        return "self-tpt" if backbone.text.promptable else "zero-shot"
+    if name not in METHODS:
+        raise OptionError(f"no adapter {name!r}; there are {', '.join((*METHODS, AUTO))}", field="adapter")
+    return name
+
+
+def create_adapter(name: str, backbone: Backbone, options: Mapping[str, InfoValue] | None = None) -> Adapter:
+    """An adapter for one backbone. Raises `OptionError` for an unknown method or option, or a value out of place."""
+    method_name = resolve(name, backbone)
+    method = METHODS[method_name]
+    if method.learns_prompts and not backbone.text.promptable:
+        raise OptionError(f"adapter {method_name!r} cannot learn prompts for backbone {backbone.name}", field="adapter")
+    return method.build(_settings(method.settings, options or {}), backbone)
+
+
+def describe_methods() -> list[dict[str, Any]]:
+    """Name, summary and options with their defaults of each method, as plain data."""
+    return [
+        {
+            "name": name,
+            "summary": method.summary,
+            "options": {f.name: f.default for f in fields(method.settings)},
+            "image_needs": {"views": 1, "prompts": 0, "tokens": False},
+        }
+        for name, method in METHODS.items()
+    ]
+
+
+def _settings(kind: type[Any], options: Mapping[str, InfoValue]) -> Any:
+    hints = get_type_hints(kind)
+    for key, value in options.items():
+        if key not in hints:
+            known = ", ".join(hints)
+            raise OptionError(f"no option {key!r}; there are {known}", field=f"options.{key}")
+        _check_type(key, value, hints[key])
+    try:
+        return kind(**{key: float(value) if hints[key] is float else value for key, value in options.items()})
+    except ValueError as error:
+        raise OptionError(str(error), field="options") from error
+
+
+def _check_type(key: str, value: InfoValue, hint: Any) -> None:
+    if get_origin(hint) is not None:
+        fits, wanted = value in get_args(hint), " or ".join(map(repr, get_args(hint)))
+    elif hint is float:
+        fits, wanted = isinstance(value, (int, float)) and not isinstance(value, bool), "a number"
+    else:
+        fits, wanted = isinstance(value, hint) and (hint is bool or not isinstance(value, bool)), hint.__name__
+    if not fits:
+        raise OptionError(f"option {key!r} must be {wanted}, not {value!r}", field=f"options.{key}")
