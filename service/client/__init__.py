@@ -1,0 +1,9 @@
+"""The Python client: `Client` and `AsyncClient` speak the HTTP contract, with types and retries. No model code here."""
+
+from __future__ import annotations
+
+from service.client.aio import AsyncClient
+from service.client.calls import ImageInput, ServiceProblem
+from service.client.sync import Client
+
+__all__ = ["AsyncClient", "Client", "ImageInput", "ServiceProblem"]

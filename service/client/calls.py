@@ -1,0 +1,189 @@
+"""What both clients share: how a call becomes a request, when to try again, what an answer means. Sends nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import httpx
+from PIL import Image
+from pydantic import BaseModel
+
+from service.schemas import ClassEntry, OptionValue, Problem, ScoreKind
+
+ImageInput = str | PathLike[str] | bytes | Image.Image
+"""A file, encoded bytes, or a Pillow image (sent as PNG, so that nothing is lost)."""
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+RETRIED = frozenset({429, 503})
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 30.0
+RAW_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp", b"GIF8": "image/gif"}
+
+
+class ServiceProblem(Exception):
+    """The service answered with a problem document. `problem` has it whole, further members included."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.title} ({problem.status}): {problem.detail}")
+        self.problem = problem
+        self.status = problem.status
+        self.type = problem.type.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, whole, so that it can be sent again. `patience` is how long the service may take by our own wish."""
+
+    method: str
+    path: str
+    params: Mapping[str, str | int | float] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    json: object = None
+    fields: Mapping[str, str | list[str]] | None = None
+    files: Sequence[tuple[str, tuple[str, bytes]]] = ()
+    patience: float = 0.0
+
+    def request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        # httpx reads a timeout per request; waiting that was asked for comes on top of the usual patience.
+        usual = client.timeout.read
+        timeout = httpx.Timeout(client.timeout.connect, read=None if usual is None else usual + self.patience)
+        return client.build_request(
+            self.method,
+            self.path,
+            params=dict(self.params) or None,
+            headers=dict(self.headers),
+            content=self.content,
+            json=self.json,
+            data=None if self.fields is None else dict(self.fields),
+            files=list(self.files) or None,
+            timeout=timeout,
+        )
+
+
+def classify_call(
+    images: Sequence[ImageInput],
+    *,
+    labels: Iterable[str] | None = None,
+    label_set: str | None = None,
+    adapter: str | None = None,
+    top_k: int = 5,
+    scores: ScoreKind = "softmax",
+    reject_below: float | None = None,
+    wait: float = 0.0,
+) -> Call:
+    if (labels is None) == (label_set is None):
+        raise ValueError("give either labels or label_set")
+    chosen: dict[str, str | int | float] = {"top_k": top_k, "scores": scores}
+    optional = {"label_set": label_set, "adapter": adapter, "reject_below": reject_below}
+    chosen.update({name: value for name, value in optional.items() if value is not None})
+    named = [encoded(image, place) for place, image in enumerate(images)]
+    kind = raw_type(named[0][1]) if len(named) == 1 else None
+    if labels is None and kind is not None:
+        headers = {**preference(wait), "Content-Type": kind}
+        return Call("POST", "/v1/classify", chosen, headers, content=named[0][1], patience=wait)
+    fields: dict[str, str | list[str]] = {name: str(value) for name, value in chosen.items()}
+    if labels is not None:
+        fields["labels"] = list(labels)
+    files = [("images", item) for item in named]
+    return Call("POST", "/v1/classify", headers=preference(wait), fields=fields, files=files, patience=wait)
+
+
+def create_call(
+    classes: Iterable[str | ClassEntry],
+    *,
+    name: str | None = None,
+    adapter: str | None = None,
+    templates: Iterable[str] = (),
+    options: Mapping[str, OptionValue] | None = None,
+    wait: float = 0.0,
+) -> Call:
+    body = {
+        "classes": [entry if isinstance(entry, str) else entry.model_dump() for entry in classes],
+        "name": name,
+        "adapter": adapter,
+        "templates": list(templates),
+        "options": dict(options or {}),
+    }
+    return Call("POST", "/v1/label-sets", headers=preference(wait), json=body, patience=wait)
+
+
+def label_set_path(label_set: str, tail: str = "") -> str:
+    return f"/v1/label-sets/{quote(label_set, safe='')}{tail}"
+
+
+def preference(wait: float) -> dict[str, str]:
+    return {"Prefer": f"wait={wait:g}"} if wait > 0 else {}
+
+
+def encoded(image: ImageInput, place: int) -> tuple[str, bytes]:
+    """A file name for the answer to carry, and the bytes."""
+    if isinstance(image, bytes):
+        return f"image-{place}", image
+    if isinstance(image, Image.Image):
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        return f"image-{place}.png", buffer.getvalue()
+    path = Path(fspath(image))
+    return path.name, path.read_bytes()
+
+
+def raw_type(content: bytes) -> str | None:
+    """The media type, if it is one of those that go without an envelope."""
+    return next((kind for start, kind in RAW_TYPES.items() if content.startswith(start)), None)
+
+
+def pause(response: httpx.Response | None, attempt: int) -> float:
+    """Seconds before the next try: what the service asked for, else doubling from a quarter of a second."""
+    asked = "" if response is None else response.headers.get("Retry-After", "")
+    seconds = float(asked) if asked.isdigit() else FIRST_PAUSE * 2**attempt
+    return min(seconds, LONGEST_PAUSE)
+
+
+def checked(response: httpx.Response) -> httpx.Response:
+    """The response itself, or its problem raised."""
+    if response.is_success:
+        return response
+    raise ServiceProblem(problem_of(response))
+
+
+def problem_of(response: httpx.Response) -> Problem:
+    try:
+        body = response.json()
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        body = None
+    if isinstance(body, dict) and {"type", "title", "status", "detail"} <= body.keys():
+        return Problem.model_validate(body)
+    # Not ours: a proxy in between, most likely.
+    return Problem(
+        type="about:blank",
+        title=response.reason_phrase or "Error",
+        status=response.status_code,
+        detail=response.text[:200],
+    )
+
+
+def parsed(kind: type[Answer], response: httpx.Response) -> Answer:
+    return kind.model_validate_json(checked(response).content)
+
+
+def event_data(line: str) -> dict[str, object] | None:
+    """The data of one line of a server-sent event stream, if it carries any."""
+    if not line.startswith("data:"):
+        return None
+    value = json.loads(line[5:])
+    return value if isinstance(value, dict) else None
+
+
+def moment(data: Mapping[str, object]) -> tuple[str, float]:
+    """Status and progress of a progress event."""
+    progress = data.get("progress", 0.0)
+    return str(data.get("status", "queued")), float(progress) if isinstance(progress, int | float) else 0.0

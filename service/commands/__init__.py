@@ -1,0 +1,1 @@
+"""One module per subcommand of `selftpt`. Each is imported only when it runs."""

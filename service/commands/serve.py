@@ -1,0 +1,94 @@
+"""`selftpt serve`: settings from options and environment, a socket, and the server with its graceful end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+from types import FrameType
+
+import click
+import uvicorn
+
+from service.app import create_app
+from service.commands.display import notes
+from service.settings import Settings
+
+BACKLOG = 2048
+EXAMPLE = "examples/images/cat.jpg"
+
+
+class AnnouncingServer(uvicorn.Server):
+    """Says where it listens once the start-up is through, so that the address works when it is read."""
+
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
+        super().__init__(config)
+        self.address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            announce(self.address)
+
+
+@click.command()
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 8000]")
+@click.option("--backbone", help="`bundled`, `architecture:pretrained`, or a local checkpoint.")
+@click.option("--device", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of the embedded store.")
+@click.option("--redis-url", help="Keep label sets and class states in Redis instead.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+def serve(**options: object) -> None:
+    """Start the service. Options that are not given come from SELFTPT_* variables."""
+    settings = Settings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]  # click's values are checked by Settings itself
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    listener = listen(settings.host, settings.port)
+    config = uvicorn.Config(
+        create_app(settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.shutdown_timeout) + 1,
+    )
+    server = AnnouncingServer(config, address_of(listener))
+    server.run(sockets=[listener])
+    if not server.started:
+        raise click.ClickException("the service did not start; the log above says why")
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """Before the server runs this ends the process at once; the server puts its own graceful handler in front, and
+    hands the signal on to this one when everyone was answered."""
+    raise SystemExit(0)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as failure:
+        reason = failure.strerror or str(failure)
+        raise click.ClickException(
+            f"cannot listen on {host} port {port}: {reason} (choose another with --port)"
+        ) from failure
+
+
+def address_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}"
+
+
+def announce(address: str) -> None:
+    image = EXAMPLE if Path(EXAMPLE).exists() else "photo.jpg"
+    console = notes()
+    console.print(f"\n  selftpt is ready on [bold]{address}[/bold]  (page: {address}/ , API: {address}/docs)\n")
+    console.print("  Try it:", end="\n\n")
+    console.print(example(address, image), markup=False, soft_wrap=True)
+    console.print()
+
+
+def example(address: str, image: str) -> str:
+    return f"    curl -F image=@{image} -F labels='cat, dog, cup of coffee, rocket' {address}/v1/classify"
