@@ -134,7 +134,7 @@ async def test_a_caller_that_left_while_waiting_costs_no_work() -> None:
         gone.cancel()
         await soon(lambda: made.waiting == 1)
         device.gate.release(2)
-        assert await asyncio.gather(first, stays) == [[0], [-2]]
+        assert [await first, await stays] == [[0], [-2]]
     assert device.batches == [("plain", [0]), ("plain", [2])]
 
 
@@ -159,7 +159,7 @@ async def test_too_many_waiting_are_refused_at_once() -> None:
             await made.submit("plain", [3, 4])
         assert int(caught.value.headers["Retry-After"]) >= 1
         device.gate.release(2)
-        assert await asyncio.gather(first, waiting) == [[0], [-1, -2]]
+        assert [await first, await waiting] == [[0], [-1, -2]]
 
 
 async def test_stopping_answers_everyone_in_flight_too() -> None:

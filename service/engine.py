@@ -1,0 +1,215 @@
+"""The one owner of the device: image-tower passes, scoring, adaptation. Knows no HTTP and no stores.
+
+Tensor suffixes: B images, C classes, D joint embedding width, S image side, K best classes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from adapters.base import PLAIN, Adapter, ClassState, ImageNeeds, LabelSet, Progress, cosine_logits, independent_logits
+from adapters.clip import Backbone
+from service.batcher import Batcher
+from service.errors import ComputeError, ServiceError
+from service.work_queue import Checkpoint
+
+ScoreKind = Literal["softmax", "independent"]
+
+SMALL_LABEL_SET = 128
+"""Up to so many classes an adaptation goes before larger ones."""
+
+FALLBACK_LEVEL, SMALL_LEVEL, LARGE_LEVEL = 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageJob:
+    """One image to be scored against one class state."""
+
+    pixels: Tensor
+    state: ClassState
+    needs: ImageNeeds
+    top_k: int
+    scores: ScoreKind = "softmax"
+    since: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds that one image spent: waiting, in the tower pass and the scoring of its batch of `size`."""
+
+    queue: float
+    forward: float
+    head: float
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The best classes of one image, best first, as rows of the class state."""
+
+    rows: list[int]
+    scores: list[float]
+    cosines: list[float]
+    timing: Timing
+
+
+Observe = Callable[[Timing, int], None]
+"""Called on the device thread after each batch, with its first image's timing and the number of failed images."""
+
+
+class Engine(Protocol):
+    """The seam between the front end and whatever owns a device."""
+
+    def admit(self, count: int) -> None:
+        """Raises `Overloaded` when `count` more images would be too many."""
+        ...
+
+    async def classify(self, jobs: Sequence[ImageJob]) -> list[Scores | ServiceError]:
+        """One outcome per job, in order; one image's failure is its own. The jobs of one call share their needs."""
+        ...
+
+    async def adapt(self, labels: LabelSet, adapter: Adapter, progress: Progress | None = None) -> ClassState:
+        """`progress` is called on another thread. Cancelling the caller abandons the adaptation. Raises what the
+        adapter raises, and `ServiceError` when the device is gone."""
+        ...
+
+
+class LocalEngine:
+    """An engine of this process: one backbone, one device thread."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        max_batch: int,
+        max_waiting: int,
+        threads: int,
+        observe: Observe | None = None,
+    ) -> None:
+        self._backbone = backbone
+        self._threads = threads
+        self._observe = observe
+        self.batcher: Batcher[ImageNeeds, ImageJob, Scores] = Batcher(
+            self._run_batch,
+            max_batch=lambda needs: max(1, max_batch // needs.views),
+            max_waiting=max_waiting,
+            prepare=self._prepare_thread,
+        )
+
+    def start(self) -> None:
+        self.batcher.start()
+
+    async def stop(self, *, timeout: float = 10.0) -> None:
+        await self.batcher.stop(timeout=timeout)
+
+    def admit(self, count: int) -> None:
+        self.batcher.admit(count)
+
+    async def classify(self, jobs: Sequence[ImageJob]) -> list[Scores | ServiceError]:
+        return await self._submit(jobs, urgent=False)
+
+    async def probe(self) -> Timing:
+        """Sends one blank image through the device thread. Raises `ServiceError` when that cannot be done."""
+        (outcome,) = await self._submit([self._blank()], urgent=True)
+        if isinstance(outcome, ServiceError):
+            raise outcome
+        return outcome.timing
+
+    async def adapt(self, labels: LabelSet, adapter: Adapter, progress: Progress | None = None) -> ClassState:
+        def work(checkpoint: Checkpoint) -> ClassState:
+            def tell(fraction: float) -> None:
+                if progress is not None:
+                    progress(fraction)
+                checkpoint()
+
+            return adapter.adapt(labels, self._backbone, progress=tell)
+
+        state = await self.batcher.run(level_of(labels, adapter), work)
+        assert isinstance(state, ClassState)
+        return state
+
+    async def _submit(self, jobs: Sequence[ImageJob], *, urgent: bool) -> list[Scores | ServiceError]:
+        if not jobs:
+            return []
+        outcomes = await self.batcher.submit(jobs[0].needs, jobs, urgent=urgent)
+        assert all(isinstance(outcome, (Scores, ServiceError)) for outcome in outcomes)
+        return outcomes  # type: ignore[return-value]  # asserted above; the batcher only makes ServiceErrors
+
+    def _blank(self) -> ImageJob:
+        size, width = self._backbone.preprocess.size, self._backbone.embed_dim
+        row_1D = torch.nn.functional.normalize(torch.ones(1, width), dim=1)
+        state = ClassState("probe", "probe", row_1D, row_1D[0], logit_scale=1.0)
+        return ImageJob(torch.zeros(3, size, size, dtype=torch.uint8), state, PLAIN, top_k=1)
+
+    # -- on the device thread ---------------------------------------------------------------------------------------
+
+    def _prepare_thread(self) -> None:
+        torch.get_num_threads()  # torch's own first-use initialisation must not come later and undo the next line
+        torch.set_num_threads(self._threads)
+
+    def _run_batch(self, needs: ImageNeeds, jobs: Sequence[ImageJob]) -> list[Scores | Exception]:
+        assert needs == PLAIN, "only plain image features are served"
+        began = time.perf_counter()
+        features_BD = self._backbone.image.encode(torch.stack([job.pixels for job in jobs]))
+        if features_BD.is_cuda:
+            torch.cuda.synchronize(features_BD.device)
+        forward = time.perf_counter() - began
+        outcomes = score_batch(features_BD, jobs)
+        head = time.perf_counter() - began - forward
+        shared = Timing(began - jobs[0].since, forward, head, len(jobs))
+        if self._observe is not None:
+            self._observe(shared, sum(outcome is None for outcome in outcomes))
+        return [
+            ComputeError("the image's features are not finite numbers")
+            if outcome is None
+            else Scores(*outcome, timing=replace(shared, queue=began - job.since))
+            for job, outcome in zip(jobs, outcomes, strict=True)
+        ]
+
+
+Ranked = tuple[list[int], list[float], list[float]]
+
+
+def level_of(labels: LabelSet, adapter: Adapter) -> int:
+    """The device-queue level of one adaptation; see `service.batcher`."""
+    if adapter.name == "zero-shot":
+        return FALLBACK_LEVEL
+    return SMALL_LEVEL if len(labels.classes) <= SMALL_LABEL_SET else LARGE_LEVEL
+
+
+@torch.no_grad()
+def score_batch(features_BD: Tensor, jobs: Sequence[ImageJob]) -> list[Ranked | None]:
+    """Each image against its own class weights; images of one state share a product. None where not finite."""
+    groups: dict[tuple[int, ScoreKind], list[int]] = {}
+    for place, job in enumerate(jobs):
+        groups.setdefault((id(job.state), job.scores), []).append(place)
+    outcomes: list[Ranked | None] = [None] * len(jobs)
+    for places in groups.values():
+        members = [jobs[place] for place in places]
+        rows_BD = features_BD if len(places) == len(jobs) else features_BD[places]
+        for place, ranked in zip(places, rank(rows_BD, members), strict=True):
+            outcomes[place] = ranked
+    return outcomes
+
+
+def rank(features_BD: Tensor, jobs: Sequence[ImageJob]) -> list[Ranked | None]:
+    """The jobs share one class state and one kind of scores."""
+    state = jobs[0].state
+    logits_BC = cosine_logits(features_BD, state)
+    cosines_BC = logits_BC / state.logit_scale
+    independent = jobs[0].scores == "independent"
+    scores_BC = independent_logits(features_BD, state).sigmoid() if independent else logits_BC.softmax(dim=1)
+    best_BK = scores_BC.topk(min(max(job.top_k for job in jobs), scores_BC.shape[1]), dim=1)
+    rows, scores = best_BK.indices.tolist(), best_BK.values.tolist()
+    cosines = cosines_BC.gather(1, best_BK.indices).tolist()
+    finite = cosines_BC.isfinite().all(dim=1).tolist()
+    return [
+        (rows[i][: job.top_k], scores[i][: job.top_k], cosines[i][: job.top_k]) if finite[i] else None
+        for i, job in enumerate(jobs)
+    ]
