@@ -38,6 +38,7 @@ Row = tuple[Path, ImageAnswer]
 @click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def classify(
+    *,
     images: tuple[str, ...],
     text: str | None,
     labels_file: Path | None,

@@ -64,6 +64,7 @@ def labels() -> None:
 @server_option
 @json_option
 def push(
+    *,
     file: Path | None,
     text: str | None,
     name: str | None,
