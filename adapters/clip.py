@@ -88,7 +88,7 @@ def open_backbone(
     precision: str = "fp32",
     source_dir: Path | None = None,
 ) -> Backbone:
-    """A backbone from an open_clip model, its evaluation transform and its tokenizer, already in memory (untyped in open_clip)."""
+    """A backbone from an open_clip model, its evaluation transform and its tokenizer, already in memory."""
     device = device or torch.device("cpu")
     preprocess = _split_transform(transform)
     fingerprint = _fingerprint(model, preprocess)

@@ -1,0 +1,1 @@
+"""Labelled images in, accuracy and calibration out. Offline: nothing here is imported while serving."""

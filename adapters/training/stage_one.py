@@ -1,0 +1,137 @@
+"""Stage 1 of Self-TPT (arXiv 2408.05775): source prompts from labelled images, contrast between prompts, and gradient
+matching. With both extra weights at zero this is CoOp (arXiv 2109.01134).
+
+Tensor suffixes: C classes of a step, B images of a step, V views, D joint width, M context tokens, W text width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from adapters.clip import Backbone
+from adapters.evaluation.datasets import FeatureSet
+from adapters.layout import POSITIONS
+from adapters.losses import contrastive_prompt_loss, gradient_matching_loss, smoothed
+from adapters.methods.self_tpt import Prompts, project
+from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
+
+Report = Callable[[int, int, Mapping[str, float]], None]
+"""Called after each step with the step, the number of steps, and the losses."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageOneSettings:
+    """The paper leaves these open; chosen on development sets (docs/experiments.md)."""
+
+    steps: int = 300
+    classes_per_step: int = 64
+    images_per_class: int = 4
+    learning_rate: float = 2e-3
+    contrast_weight: float = 1.0
+    matching_weight: float = 1.0
+    decay: float = 0.9
+    """Of the gradients' moving average in gradient matching."""
+    temperature: float = 0.1
+    projected_width: int = 128
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """What one step sees: class rows [C], image features [B, D] and their place among the classes [B]."""
+
+    rows_C: Tensor
+    images_BD: Tensor
+    targets_B: Tensor
+
+
+class StageOne:
+    """Context and projection head in training. `run` may be called again to go on from a saved state."""
+
+    def __init__(self, backbone: Backbone, data: FeatureSet, settings: StageOneSettings) -> None:
+        text = backbone.text
+        self.settings = settings
+        self.done = 0
+        self._data = data
+        self._scale = backbone.logit_scale
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        start_MW = text.embed_tokens(text.tokens(CONTEXT_WORDS))
+        jitter = torch.randn(start_MW.shape, generator=self._generator).to(start_MW.device)
+        self.ctx_MW = (start_MW + 0.02 * start_MW.std() * jitter).requires_grad_()
+        bound = 1 / math.sqrt(backbone.embed_dim)
+        shape = (settings.projected_width, backbone.embed_dim)
+        head = (torch.rand(shape, generator=self._generator) * 2 - 1) * bound
+        self.head_PD = head.to(text.device).requires_grad_()
+        self._prompts = Prompts(text, data.classes, context=len(start_MW))
+        self._hand_CD = text.encode_texts([PLAIN_TEMPLATE.replace("{}", name) for name in data.classes])
+        self._optimizer = torch.optim.AdamW([self.ctx_MW, self.head_PD], lr=settings.learning_rate, weight_decay=0.0)
+        self._memory: list[Tensor | None] = [None, None]
+
+    def run(self, report: Report | None = None) -> None:
+        """To the last step. Attention runs on the math kernel, the only one with second derivatives."""
+        schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, self._cosine)
+        with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+            for step in self._steps():
+                losses = self._step(step)
+                nn.utils.clip_grad_norm_([self.ctx_MW, self.head_PD], 10.0)
+                self._optimizer.step()
+                schedule.step()
+                self.done += 1
+                if report is not None:
+                    report(self.done, self.settings.steps, losses)
+
+    def _step(self, step: Step) -> dict[str, float]:
+        settings = self.settings
+        layout = self._prompts.batch(step.rows_C)
+        learnt_VCD = self._prompts.encode(self.ctx_MW, layout, slice(None)).view(len(POSITIONS), len(step.rows_C), -1)
+        ce = F.cross_entropy(self._scale * step.images_BD @ learnt_VCD[-1].T, step.targets_B)
+        total, told = ce, {"ce": ce.item()}
+        if settings.contrast_weight > 0:
+            views_VCD = torch.cat([learnt_VCD, self._hand_CD[step.rows_C][None]])
+            contrast = contrastive_prompt_loss(
+                project(views_VCD, {"weight": self.head_PD}), temperature=settings.temperature
+            )
+            total = total + settings.contrast_weight * contrast
+            told["contrast"] = contrast.item()
+            if settings.matching_weight > 0:
+                matching = self._matching(ce, contrast)
+                total = total + settings.matching_weight * matching
+                told["matching"] = matching.item()
+        self._optimizer.zero_grad()
+        total.backward()
+        return told
+
+    def _matching(self, ce: Tensor, contrast: Tensor) -> Tensor:
+        """1 - cosine of both losses' smoothed gradients with respect to the context; keeps the graph of the present."""
+        gradients = []
+        for place, loss in enumerate((ce, contrast)):
+            (gradient,) = torch.autograd.grad(loss, [self.ctx_MW], create_graph=True)
+            gradient = smoothed(gradient, self._memory[place], decay=self.settings.decay)
+            self._memory[place] = gradient.detach()
+            gradients.append([gradient])
+        return gradient_matching_loss(*gradients)
+
+    def _steps(self) -> Iterator[Step]:
+        labels = self._data.labels_N
+        by_class = [torch.nonzero(labels == row).flatten() for row in range(len(self._data.classes))]
+        device = self.ctx_MW.device
+        count = min(self.settings.classes_per_step, len(by_class))
+        while self.done < self.settings.steps:
+            rows_C = torch.randperm(len(by_class), generator=self._generator)[:count]
+            picks = [self._pick(by_class[int(row)]) for row in rows_C]
+            targets_B = torch.cat([torch.full((len(pick),), place) for place, pick in enumerate(picks)])
+            images_BD = self._data.features_ND[torch.cat(picks)]
+            yield Step(rows_C, images_BD.to(device), targets_B.to(device))
+
+    def _pick(self, images: Tensor) -> Tensor:
+        return images[torch.randperm(len(images), generator=self._generator)[: self.settings.images_per_class]]
+
+    def _cosine(self, step: int) -> float:
+        return 0.5 * (1 + math.cos(math.pi * min(step / max(self.settings.steps, 1), 1)))
