@@ -83,6 +83,11 @@ export function drawAdapting(active, progress) {
   else bar.removeAttribute("value");
 }
 
+// An answer that no longer belongs to what was asked last.
+export function drawStale(stale) {
+  for (const id of ["answers", "timing"]) find(id).classList.toggle("stale", stale);
+}
+
 export function drawError(failure) {
   const box = find("error");
   box.hidden = !failure;
