@@ -19,8 +19,8 @@ COMMANDS = {
     "serve": ("service.commands.serve", "Start the service."),
     "classify": ("service.commands.classify", "Classify images, with a running service or in this process."),
     "labels": ("service.commands.labels", "Upload, list, show, watch and delete label sets."),
-    "train": ("service.commands.offline", "Learn source prompts for a backbone from labelled images."),
-    "eval": ("service.commands.offline", "Measure accuracy and calibration of adapters on labelled images."),
+    "train": ("service.commands.train", "Learn source prompts for a backbone from labelled images."),
+    "eval": ("service.commands.evaluate", "Measure accuracy and calibration of adapters on labelled images."),
     "doctor": ("service.commands.doctor", "Check the installation and say what to do."),
 }
 INTERRUPTED = 130
