@@ -25,7 +25,7 @@ _NEVER = 100 * 365 * 86400
 
 
 class Store(Protocol):
-    """Bytes by key. Keys are valid Unicode text; every method raises `StoreError` when it could not find out."""
+    """Bytes by key. Keys are Unicode text, not empty; every method raises `StoreError` when it could not find out."""
 
     async def get(self, key: str) -> bytes | None:
         """None means that the key is not there, never that the store is broken."""

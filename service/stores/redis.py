@@ -51,11 +51,15 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
+        if self._failures >= self._limit:
+            _log.warning("Redis answers again")
         self._failures = 0
 
-    def failed(self) -> None:
+    def failed(self, reason: object) -> None:
         self._failures += 1
         self._closed_until = self._clock() + self._cooldown
+        if self._failures == self._limit:
+            _log.warning("Redis is unreachable: %s; asked once in %g s from now on", reason, self._cooldown)
 
 
 class RedisServer:
@@ -77,9 +81,8 @@ class RedisServer:
         try:
             yield self._client
         except (RedisConnectionError, RedisTimeoutError, asyncio.TimeoutError, OSError) as error:
-            self._breaker.failed()
-            # Clients read the error's text, so addresses go to the log only.
-            _log.warning("Redis is unreachable: %s", error)
+            self._breaker.failed(error)
+            # Clients read this text, so the address stays in the cause and the log.
             raise StoreError("Redis is unreachable") from error
         except RedisError as error:
             self._breaker.succeeded()
@@ -103,7 +106,9 @@ def open_redis(url: str, *, timeout: float) -> RedisServer:
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             retry=Retry(ExponentialWithJitterBackoff(base=0.005, cap=0.05), retries=1),
-            health_check_interval=15,
+            # No health checks: against a server that accepts but does not answer, redis-py 8.1 checks while it connects
+            # while it checks, without end. A dead connection shows at the next command, which is tried twice.
+            health_check_interval=0,
             decode_responses=False,
         )
     except ValueError as error:

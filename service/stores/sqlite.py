@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -92,12 +92,11 @@ class SqliteFile:
     def _open(self, busy_seconds: float) -> sqlite3.Connection:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(self.path, timeout=busy_seconds)
-            try:
+            with ExitStack() as undo:
+                db = sqlite3.connect(self.path, timeout=busy_seconds)
+                undo.callback(db.close)
                 self._prepare(db)
-            except BaseException:
-                db.close()
-                raise
+                undo.pop_all()
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self.path}: {error}{_advice(error)}") from error
         return db

@@ -1,0 +1,225 @@
+"""State key -> ClassState: hot table, then stores, then the engine, each state computed once at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from adapters.base import ClassState
+from adapters.checkpoint import state_from_bytes, state_to_bytes
+from adapters.errors import AdapterError, StateError
+from service.engine import Engine
+from service.errors import ComputeError, Overloaded, ServiceError, ShuttingDown, StoreError
+from service.failures import Failures
+from service.flights import Flight, Reporter, Snapshot, Want, settled_flight
+from service.hot_states import HotStates
+from service.stores import Store
+from service.telemetry.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+LARGE_BLOB = 1 << 18
+"""Bytes from which a state is decoded in a thread."""
+
+
+class States:
+    """Used on the event loop only. A failed read means computing again; a failed write means computing again later.
+
+    Many may want the same state at once: one look-up and one adaptation serve them all, and no waiter that gives up
+    takes them from the others.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        *,
+        hot: HotStates,
+        metrics: Metrics,
+        max_adaptations: int,
+        place: Callable[[ClassState], ClassState] = lambda state: state,
+        failures: Failures | None = None,
+    ) -> None:
+        """`place` readies a state for scoring, e.g. by moving it to the device."""
+        self._engine = engine
+        self._store = store
+        self._hot = hot
+        self._metrics = metrics
+        self._max_adaptations = max_adaptations
+        self._place = place
+        self._failures = failures or Failures()
+        self._flights: dict[str, Flight] = {}
+        self._adapting = 0
+        self._closing = False
+        metrics.hot_bytes.set_function(lambda: hot.nbytes)
+        metrics.hot_states.set_function(lambda: len(hot))
+        metrics.adaptations_running.set_function(lambda: self._adapting)
+
+    def hot(self, key: str) -> ClassState | None:
+        state = self._hot.get(key)
+        self._metrics.lookups.labels("hot", "miss" if state is None else "hit").inc()
+        return state
+
+    def admit(self) -> None:
+        """Raises `Overloaded` when so many adaptations wait that no further one is taken."""
+        if self._adapting >= self._max_adaptations:
+            raise Overloaded(
+                f"{self._adapting} label sets are waiting for adaptation, {self._max_adaptations} may",
+                retry_after=5.0,
+                reason="adaptations",
+            )
+
+    def ensure(self, want: Want) -> Flight:
+        """The flight of a state, begun now unless it is on its way; settled already when the state is hot, or failed
+        so recently that it is not tried again."""
+        state = self._hot.get(want.key)
+        if state is not None:
+            return settled_flight(want, state=state)
+        flight = self._flights.get(want.key)
+        if flight is not None:
+            self._metrics.coalesced.inc()
+            return flight
+        failure = self._failures.standing(want.key)
+        if failure is not None:
+            return settled_flight(want, failure=failure)
+        flight = Flight(want, released=self._closing)
+        self._flights[want.key] = flight
+        flight.task = asyncio.get_running_loop().create_task(self._fly(flight), name=f"state {want.key}")
+        return flight
+
+    async def known(self, want: Want) -> Snapshot:
+        """What is known of a state without computing it."""
+        if want.key in self._hot:
+            return Snapshot("ready", 1.0)
+        flight = self._flights.get(want.key)
+        if flight is not None:
+            return flight.snapshot
+        failure = self._failures.last(want.key)
+        if failure is not None:
+            return Snapshot("failed", 0.0, str(failure))
+        return Snapshot("ready", 1.0) if await self._stored(want) is not None else Snapshot("queued")
+
+    async def load(self, want: Want) -> ClassState | None:
+        """The state if it is hot or stored."""
+        state = self._hot.get(want.key)
+        if state is None:
+            state = await self._stored(want)
+            if state is not None:
+                self._hot.put(want.key, state)
+        return state
+
+    async def forget(self, key: str) -> None:
+        """Abandons a running adaptation and drops the state everywhere."""
+        flight = self._flights.get(key)
+        if flight is not None:
+            await _ended([flight])
+        self._failures.forget(key)
+        self._hot.drop(key)
+        try:
+            await self._store.delete(key)
+        except StoreError as error:
+            _log.warning("a class state could not be deleted", extra={"key": key, "error": error.detail})
+
+    def release(self) -> None:
+        """Lets go of everyone who waits, because the service is going down."""
+        self._closing = True
+        for flight in self._flights.values():
+            flight.release()
+
+    async def close(self) -> None:
+        self.release()
+        await _ended(list(self._flights.values()))
+
+    async def _fly(self, flight: Flight) -> None:
+        want = flight.want
+        try:
+            state = await self._stored(want)
+            if state is not None:
+                self._finish(flight, state)
+                return
+            flight.missed()
+            state = await self._adapted(flight)
+            self._finish(flight, state)
+            await self._keep(want, state)
+        except asyncio.CancelledError:
+            flight.fail(ShuttingDown() if self._closing else ComputeError("the label set was deleted"))
+            raise
+        except (AdapterError, ServiceError) as error:
+            self._failures.note(want.key, error)
+            flight.fail(error)
+        finally:
+            self._flights.pop(want.key, None)
+
+    def _finish(self, flight: Flight, state: ClassState) -> None:
+        self._failures.forget(flight.want.key)
+        placed = self._place(state)
+        self._hot.put(flight.want.key, placed)
+        flight.succeed(placed)
+
+    async def _adapted(self, flight: Flight) -> ClassState:
+        want = flight.want
+        zero_shot = want.adapter.name == "zero-shot"
+        if not zero_shot:
+            self.admit()
+        self._adapting += not zero_shot
+        began, outcome = time.perf_counter(), "failed"
+        started = Reporter(flight)
+        try:
+            state = await self._engine.adapt(want.labels, want.adapter, started)
+            outcome = "ready"
+            return state
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            self._adapting -= not zero_shot
+            if zero_shot:
+                self._metrics.zero_shot_states.labels(outcome).inc()
+            else:
+                self._metrics.adaptations.labels(want.adapter.name, outcome).inc()
+                self._metrics.adaptation_seconds.labels("wait").observe(started.at - began)
+                self._metrics.adaptation_seconds.labels("adapt").observe(time.perf_counter() - started.at)
+                _log.info(
+                    "adaptation ended",
+                    extra={"adapter": want.adapter.name, "classes": len(want.labels.classes), "outcome": outcome,
+                           "seconds": round(time.perf_counter() - started.at, 3)},
+                )  # fmt: skip
+
+    async def _stored(self, want: Want) -> ClassState | None:
+        try:
+            blob = await self._store.get(want.key)
+            if blob is None:
+                return None
+            state = (
+                await asyncio.to_thread(state_from_bytes, blob) if len(blob) > LARGE_BLOB else state_from_bytes(blob)
+            )
+            if state.version != want.adapter.version or len(state.weights) != len(want.labels.classes):
+                raise StateError("the stored class state is of other content than its key says")
+        except StoreError as error:
+            _log.warning("class states cannot be read", extra={"error": error.detail})
+            return None
+        except StateError as error:
+            self._metrics.lookups.labels("store", "corrupt").inc()
+            _log.warning("a stored class state is damaged and is computed again", extra={"error": str(error)})
+            return None
+        return self._place(state)
+
+    async def _keep(self, want: Want, state: ClassState) -> None:
+        began = time.perf_counter()
+        try:
+            await self._store.put(want.key, await asyncio.to_thread(state_to_bytes, state))
+        except StoreError as error:
+            _log.warning("a class state was not stored", extra={"error": error.detail})
+        self._metrics.adaptation_seconds.labels("store").observe(time.perf_counter() - began)
+
+
+async def _ended(flights: Sequence[Flight]) -> None:
+    """Abandons what is still being computed; what is being stored may end."""
+    tasks = [flight.task for flight in flights if flight.task is not None]
+    for flight in flights:
+        if flight.task is not None and not flight.final:
+            flight.task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
