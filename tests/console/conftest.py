@@ -62,7 +62,7 @@ def listening_address(process: subprocess.Popen[bytes], log: Path) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    # Module scope: while it lives, this thread has a running event loop, which asynchronous tests elsewhere cannot share.
+    # Module scope: while it lives this thread has a running event loop, which asynchronous tests cannot share.
     path = find_browser()
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=list(QUIET))
