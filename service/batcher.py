@@ -11,13 +11,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
-from adapters.errors import AdaptationCancelled
-from service.errors import ComputeError, DeviceDead, InternalError, Overloaded, ShuttingDown
+from adapters.errors import AdaptationCancelled, AdapterError
+from service.errors import ComputeError, DeviceDead, InternalError, Overloaded, ServiceError, ShuttingDown
 from service.work_queue import Checkpoint, Item, Job, Key, Payload, Result, WorkQueue
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Run = Callable[[Key, Sequence[Payload]], Sequence[Result | Exception]]
 """One batch of one kind: as many results as payloads, in order. An exception as a result is that payload's own."""
@@ -164,13 +166,12 @@ class Batcher(Generic[Key, Payload, Result]):
 
     def _outcomes(self, items: list[Item[Key, Payload, Result]]) -> list[Result | Exception]:
         """One outcome per item. When a batch fails, each of its items is tried once alone."""
-        try:
-            results = list(self._run(items[0].key, [item.payload for item in items]))
-        except Exception as error:  # loop edge: whatever a batch raises ends with that batch
-            _log.exception("a batch failed", extra={"size": len(items)})
+        results = _attempt(lambda: list(self._run(items[0].key, [item.payload for item in items])))
+        if isinstance(results, Exception):
+            _log.error("a batch failed", extra={"size": len(items)}, exc_info=results)
             if len(items) > 1:
                 return [outcome for item in items for outcome in self._outcomes([item])]
-            return [ComputeError(f"the model failed on this image: {type(error).__name__}")]
+            return [ComputeError(f"the model failed on this image: {type(results).__name__}")]
         if len(results) != len(items):
             _log.error("a batch gave a wrong number of results", extra={"size": len(items), "results": len(results)})
             return [InternalError("the model gave a wrong number of results") for _ in items]
@@ -189,12 +190,12 @@ class Batcher(Generic[Key, Payload, Result]):
                 raise AdaptationCancelled("nobody waits for this any more")
             began = time.perf_counter()
 
-        try:
-            outcome = job.work(checkpoint)
-        except AdaptationCancelled as error:
-            outcome = ShuttingDown() if self._stopping else error
-        except Exception as error:  # loop edge: a job's failure is its caller's, the thread goes on
-            outcome = error
+        outcome = _attempt(lambda: job.work(checkpoint))
+        if isinstance(outcome, AdaptationCancelled) and self._stopping:
+            outcome = ShuttingDown()
+        elif isinstance(outcome, Exception) and not isinstance(outcome, (AdapterError, ServiceError)):
+            _log.error("a job failed", extra={"level": job.level}, exc_info=outcome)
+            outcome = ComputeError(f"{type(outcome).__name__}: {outcome}")
         self._job_was_last = True
         self._deliver([(job, outcome)])
         self._queue.done([job])
@@ -206,6 +207,13 @@ class Batcher(Generic[Key, Payload, Result]):
             self._loop.call_soon_threadsafe(_settle_each, outcomes)
         except RuntimeError:
             _log.warning("the event loop closed before its answers came", extra={"unanswered": len(outcomes)})
+
+
+def _attempt(call: Callable[[], T]) -> T | Exception:
+    try:
+        return call()
+    except Exception as error:  # loop edge: whatever a batch or job raises ends with it, and the thread goes on
+        return error
 
 
 def _settle(works: Sequence[Any], reason: Callable[[], Exception]) -> None:

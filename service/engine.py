@@ -128,11 +128,17 @@ class LocalEngine:
                     progress(fraction)
                 checkpoint()
 
+            tell(0.0)
             return adapter.adapt(labels, self._backbone, progress=tell)
 
         state = await self.batcher.run(level_of(labels, adapter), work)
         assert isinstance(state, ClassState)
         return state
+
+    def place(self, state: ClassState) -> ClassState:
+        """The state with what scoring needs on the device, so that no batch has to carry it there."""
+        device = self._backbone.device
+        return replace(state, weights=state.weights.to(device), background=state.background.to(device))
 
     async def _submit(self, jobs: Sequence[ImageJob], *, urgent: bool) -> list[Scores | ServiceError]:
         if not jobs:
