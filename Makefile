@@ -6,16 +6,24 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
 TRAIN := $(VENV)/.installed-train
 SYSTEM := $(VENV)/.installed-system
+LOG := $(VENV)/install.log
 
 # One thread per library unless the caller says otherwise: tests share the machine's cores.
 test check: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
+# pip talks a lot: all of it goes to the log, and its end is shown when something went wrong.
+define install
+@echo "installing $(1), log in $(LOG)"
+@$(PIP) -e $(2) >$(LOG) 2>&1 || { tail -n 20 $(LOG) >&2; exit 1; }
+@touch $@
+endef
+
 .PHONY: help venv serve test check lint bench backbone clean
 .DELETE_ON_ERROR:
 
@@ -37,19 +45,13 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
 
 $(BASE): pyproject.toml | $(BIN)/python
-	@echo "installing the service (a minute or two the first time; torch is large)"
-	@$(PIP) -e .
-	@touch $@
+	$(call install,the service (a few minutes the first time: torch is large),.)
 
 $(DEV): $(BASE)
-	@echo "installing the test tools"
-	@$(PIP) -e '.[dev]'
-	@touch $@
+	$(call install,the test tools,'.[dev]')
 
 $(TRAIN): $(BASE)
-	@echo "installing the training tools"
-	@$(PIP) -e '.[train]'
-	@touch $@
+	$(call install,the training tools,'.[train]')
 
 # The page tests drive a Chromium. As root on Debian it is installed; elsewhere those tests skip and say so,
 # except in CI (CI=true), where a missing browser is a failure.

@@ -16,6 +16,7 @@ from service.settings import Settings
 
 BACKLOG = 2048
 EXAMPLE = "examples/images/cat.jpg"
+LABELS = ("cat", "dog", "cup of coffee", "rocket")
 
 
 class AnnouncingServer(uvicorn.Server):
@@ -91,4 +92,5 @@ def announce(address: str) -> None:
 
 
 def example(address: str, image: str) -> str:
-    return f"    curl -F image=@{image} -F labels='cat, dog, cup of coffee, rocket' {address}/v1/classify"
+    labels = " ".join(f"-F labels={name!r}" if " " in name else f"-F labels={name}" for name in LABELS)
+    return f"    curl -F images=@{image} {labels} {address}/v1/classify"
