@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,22 +20,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.process import tied_command
+
 _START_SECONDS = 10.0
-
-# Asks the kernel to be killed with its parent (PR_SET_PDEATHSIG), which survives the exec that follows.
-_TIED_EXEC = """
-import ctypes, os, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, 9)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit("the parent is gone")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
-
-def tied_command(*command: str) -> list[str]:
-    """`command`, wrapped so that it is killed when this process ends."""
-    return [sys.executable, "-I", "-c", _TIED_EXEC, str(os.getpid()), *command]
 
 
 def server_binary() -> str:

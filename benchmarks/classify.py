@@ -1,0 +1,121 @@
+"""What serving costs over the same model's raw loop: latency at concurrency 1 and 16, and images per second, in
+interleaved rounds."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from adapters import create_adapter
+from adapters.base import ClassState, LabelSet, cosine_logits
+from adapters.clip import Backbone, load_backbone
+from benchmarks.load import Job, LoadProcess
+from benchmarks.names import class_names
+from benchmarks.process import ServiceProcess, running_service
+from benchmarks.report import progress, write, write_header, write_table
+from service.settings import Settings
+
+IMAGES = Path(__file__).parents[1] / "examples" / "images"
+Round = dict[str, tuple[float, float, float]]
+"""By what was measured: images/s, p50 and p95 in seconds."""
+
+
+class RawLoop:
+    """Preprocess, encode, multiply, rank: what anybody would write around the model, `batch` images at a time."""
+
+    def __init__(self, backbone: Backbone, state: ClassState, images: Sequence[Path]) -> None:
+        self._backbone = backbone
+        self._state = state
+        self._images = [path.read_bytes() for path in images]
+
+    def run(self, batch: int, seconds: float) -> tuple[float, float, float]:
+        times: list[float] = []
+        begun, number = time.perf_counter(), 0
+        while time.perf_counter() - begun < seconds:
+            start = time.perf_counter()
+            self._once([self._images[(number + offset) % len(self._images)] for offset in range(batch)])
+            number += batch
+            times.append(time.perf_counter() - start)
+        rate = number / (time.perf_counter() - begun)
+        return rate, statistics.median(times), sorted(times)[int(0.95 * len(times))]
+
+    def _once(self, images: Sequence[bytes]) -> None:
+        opened = (Image.open(io.BytesIO(data)) for data in images)
+        pixels = torch.stack([self._backbone.preprocess.pixels(image) for image in opened])
+        scores = cosine_logits(self._backbone.image.encode(pixels), self._state).softmax(dim=1)
+        scores.topk(min(5, scores.shape[1]))
+
+
+def one_round(
+    service: ServiceProcess, load: LoadProcess, raw: RawLoop, *, path: str, arguments: argparse.Namespace
+) -> Round:
+    found: Round = {}
+    images = tuple(map(str, arguments.images))
+    for batch in (1, 16):
+        found[f"raw loop, batch {batch}"] = raw.run(batch, arguments.seconds)
+    for concurrency in arguments.concurrency:
+        outcome = load.run(Job(service.port, path, images, concurrency, arguments.seconds))
+        if outcome.failures:
+            raise SystemExit(f"{outcome.failures} requests failed")
+        found[f"service, concurrency {concurrency}"] = outcome.rate, outcome.quantile(0.5), outcome.quantile(0.95)
+    return found
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, list[tuple[float, float, float]]]:
+    settings = Settings()
+    torch.set_num_threads(settings.compute_threads)
+    names = class_names(arguments.classes)
+    backbone = load_backbone(settings.backbone, device=settings.device, precision=settings.precision)
+    # The product with the class weights costs the same whatever made them.
+    state = create_adapter("zero-shot", backbone).adapt(LabelSet.of(*names), backbone)
+    raw = RawLoop(backbone, state, arguments.images)
+    rounds: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+    with running_service() as service, LoadProcess() as load:
+        made = service.client.post("/v1/label-sets", json={"classes": names}, headers={"Prefer": "wait=60"}).json()
+        if made["status"] != "ready":
+            raise SystemExit(f"the label set is {made['status']}: {made.get('error')}")
+        path = f"/v1/classify?label_set={made['id']}"
+        for number in range(arguments.rounds + 1):
+            progress(f"round {number} of {arguments.rounds}" + (" (warming up)" if number == 0 else ""))
+            found = one_round(service, load, raw, path=path, arguments=arguments)
+            if number:
+                for what, figures in found.items():
+                    rounds[what].append(figures)
+    return rounds
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement in a round")
+    parser.add_argument("--classes", type=int, default=100)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--images", type=Path, nargs="+", default=sorted(IMAGES.glob("*.jpg")))
+    arguments = parser.parse_args(argv)
+    write_header("Classification", "classify", argv)
+    rounds = measure(arguments)
+    best_raw = [max(rates) for rates in zip(*(_rates(rounds, what) for what in rounds if "raw" in what), strict=True)]
+    rows = []
+    for what, figures in rounds.items():
+        rate, p50, p95 = (statistics.median(column) for column in zip(*figures, strict=True))
+        ratio = statistics.median(own / raw for own, raw in zip(_rates(rounds, what), best_raw, strict=True))
+        rows.append((what, f"{rate:.1f}", f"{p50 * 1e3:.1f}", f"{p95 * 1e3:.1f}", f"{ratio:.2f}"))
+    write_table(("what", "images/s", "p50 ms", "p95 ms", "of the faster raw loop"), rows)
+    write(f"Medians of {arguments.rounds} interleaved rounds; the raw loop's times are per batch.\n")
+
+
+def _rates(rounds: dict[str, list[tuple[float, float, float]]], what: str) -> list[float]:
+    return [figures[0] for figures in rounds[what]]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
