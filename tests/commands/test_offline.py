@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -19,7 +20,7 @@ from service.cli import cli
 from service.commands.evaluate import sets_below
 
 IMAGES = Path(__file__).resolve().parents[2] / "examples/images"
-MODEL = {
+MODEL: dict[str, Any] = {
     "embed_dim": 32,
     "vision_cfg": {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32},
     "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},

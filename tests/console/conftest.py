@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -76,7 +77,7 @@ def open_page(browser: Browser, address: str) -> Iterator[OpenPage]:
     contexts = []
     errors: list[str] = []
 
-    def opened(width: int = 1200, height: int = 800, scheme: str = "light") -> Page:
+    def opened(width: int = 1200, height: int = 800, scheme: Literal["light", "dark"] = "light") -> Page:
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
