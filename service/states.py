@@ -11,7 +11,7 @@ from adapters.base import ClassState
 from adapters.checkpoint import state_from_bytes, state_to_bytes
 from adapters.errors import AdapterError, StateError
 from service.engine import Engine
-from service.errors import ComputeError, Overloaded, ServiceError, ShuttingDown, StoreError
+from service.errors import ComputeError, InternalError, Overloaded, ServiceError, ShuttingDown, StoreError
 from service.failures import Failures
 from service.flights import Flight, Reporter, Snapshot, Want, settled_flight
 from service.hot_states import HotStates
@@ -151,6 +151,7 @@ class States:
             flight.fail(error)
         finally:
             self._flights.pop(want.key, None)
+            flight.fail(InternalError("the adaptation ended without a result"))  # no-op unless something above is wrong
 
     def _finish(self, flight: Flight, state: ClassState) -> None:
         self._failures.forget(flight.want.key)
