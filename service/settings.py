@@ -54,11 +54,11 @@ class Settings(BaseSettings):
     adapter: str = Field("auto", min_length=1, description="Method used where a request names none")
     threads: int = Field(0, ge=0, le=1024, description="Compute threads of the device thread; 0 = one per core")
     decode_threads: int = Field(0, ge=0, le=1024, description="Image decoders; 0 = one per core")
-    exif: Literal["ignore", "apply"] = "ignore"
+    exif: Literal["ignore", "apply"] = Field("apply", description="`ignore` is what open_clip does with orientation")
 
     max_body_bytes: Bytes = 64 * MIB
     max_image_bytes: Bytes = 20 * MIB
-    max_pixels: int = Field(40_000_000, ge=1, le=500_000_000)
+    max_pixels: int = Field(40_000_000, ge=1, le=89_000_000, description="Pillow's own bomb guard ends the range")
     max_side_ratio: float = Field(100.0, ge=1)
     max_images: Count = 64
     max_top_k: Count = 1000
@@ -69,6 +69,7 @@ class Settings(BaseSettings):
     max_wait_seconds: Seconds = 60.0
     max_batch: int = Field(32, ge=1, le=4096)
     max_waiting: Count = Field(1024, description="Images waiting for the device before requests are refused")
+    max_held_bytes: Bytes = Field(1024 * MIB, description="Request bodies held in memory at once")
     max_in_flight: Count = Field(512, description="Classify requests being worked on at once")
     max_adaptations: Count = Field(256, description="Label sets waiting for adaptation before uploads are refused")
     max_decoded_bytes: int = Field(512 * MIB, ge=MIB, description="Decoded pixels held at once while resizing")
@@ -97,6 +98,8 @@ class Settings(BaseSettings):
             raise ValueError("max_image_bytes cannot exceed max_body_bytes")
         if self.max_images > self.max_waiting:
             raise ValueError("max_images cannot exceed max_waiting: such a request could never be admitted")
+        if self.max_body_bytes > self.max_held_bytes:
+            raise ValueError("max_body_bytes cannot exceed max_held_bytes")
         if 4 * self.max_pixels > self.max_decoded_bytes:
             raise ValueError("max_decoded_bytes must hold one image of max_pixels (4 bytes each)")
         return self

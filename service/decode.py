@@ -1,0 +1,150 @@
+"""Image bytes to pixels, in a few threads. What the header promises is checked before anything is decoded.
+
+EXIF orientation is applied by default, so that photos stand as people see them; open_clip ignores it, and the setting
+`exif=ignore` does too. 16-bit images are scaled to 8 bits; Pillow's plain conversion would clip them to white. All else
+is the backbone's own preprocessing, bit for bit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from adapters.clip import Preprocess
+from service.errors import ImageError, LimitExceeded, UnsupportedType
+
+FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8")
+BYTES_PER_PIXEL = 4
+
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError, TypeError, AttributeError,
+          RuntimeError, struct.error, zlib.error)  # fmt: skip
+"""What Pillow's decoders raise on bytes that are not what they seem."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    max_image_bytes: int
+    max_pixels: int
+    max_side_ratio: float
+
+
+class Decoder:
+    """At most `threads` images are decoded at once, and only while their pixels fit into `max_decoded_bytes`."""
+
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        limits: ImageLimits,
+        *,
+        threads: int,
+        max_decoded_bytes: int,
+        apply_exif: bool = True,
+    ) -> None:
+        self._preprocess = preprocess
+        self._limits = limits
+        self._budget = ByteBudget(max_decoded_bytes)
+        self._apply_exif = apply_exif
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    async def pixels(self, data: bytes) -> Tensor:
+        """uint8 [3, S, S]. Raises `ImageError`, `LimitExceeded` or `UnsupportedType`."""
+        if len(data) > self._limits.max_image_bytes:
+            raise LimitExceeded("max_image_bytes", self._limits.max_image_bytes, actual=len(data))
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, data)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _decode(self, data: bytes) -> Tensor:
+        with open_header(data) as image:
+            width, height = image.size
+            self._check_size(width, height)
+            with self._budget.hold(width * height * BYTES_PER_PIXEL), damage_named(image.format or "image"):
+                image.load()
+                self._check_size(*image.size)
+                upright = self._upright(image)
+                return self._preprocess.pixels(eight_bits(upright))
+
+    def _check_size(self, width: int, height: int) -> None:
+        if min(width, height) < 1:
+            raise ImageError("the image has no pixels")
+        if width * height > self._limits.max_pixels:
+            raise LimitExceeded("max_pixels", self._limits.max_pixels, actual=width * height)
+        ratio = max(width, height) / min(width, height)
+        if ratio > self._limits.max_side_ratio:
+            raise LimitExceeded("max_side_ratio", self._limits.max_side_ratio, actual=round(ratio, 1))
+
+    def _upright(self, image: Image.Image) -> Image.Image:
+        if not self._apply_exif:
+            return image
+        try:
+            return ImageOps.exif_transpose(image)
+        except DAMAGE:
+            return image  # damaged metadata does not make a damaged image
+
+
+def open_header(data: bytes) -> Image.Image:
+    """Reads no pixels. GIF and animated images stand at their first frame."""
+    if not data:
+        raise ImageError("the image is empty")
+    try:
+        return Image.open(io.BytesIO(data), formats=list(FORMATS))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"refused before decoding: {error}") from error
+    except UnidentifiedImageError as error:
+        if data.startswith(MAGIC):
+            raise ImageError("the image's header is damaged") from error
+        raise UnsupportedType("not a JPEG, PNG, WebP or GIF image", accepted=list(FORMATS.values())) from error
+    except DAMAGE as error:
+        raise ImageError(f"the image's header is damaged: {error}") from error
+
+
+@contextmanager
+def damage_named(kind: str) -> Iterator[None]:
+    try:
+        yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"refused while decoding: {error}") from error
+    except DAMAGE as error:
+        raise ImageError(f"the {kind} data is damaged: {error}") from error
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """Integer and float modes scaled to 8 bits; every other mode unchanged."""
+    if image.mode.startswith("I;16"):
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    if image.mode == "I":  # 16-bit PNGs in older Pillow
+        return image.point(lambda value: value * (1 / 256)).convert("L")
+    return image.convert("L") if image.mode == "F" else image
+
+
+class ByteBudget:
+    """A semaphore weighted by bytes, for threads. One holder is always let in, so that nothing waits for ever."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._held = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, count: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._held == 0 or self._held + count <= self._total)
+            self._held += count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= count
+                self._changed.notify_all()

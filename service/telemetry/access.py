@@ -1,0 +1,86 @@
+"""Pure ASGI middleware: request id, access log, request metrics, and the last resort for unexpected errors."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import InternalError
+from service.problems import problem_response
+from service.telemetry.logging import request_id
+from service.telemetry.metrics import Metrics
+
+_log = logging.getLogger("selftpt.access")
+
+GIVEN_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+QUIET = {"/livez", "/readyz", "/metrics"}
+"""Asked every few seconds by machines: logged at debug level."""
+
+UNMATCHED = "unmatched"
+
+
+class AccessMiddleware:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        current = given if GIVEN_ID.fullmatch(given) else secrets.token_hex(16)
+        token = request_id.set(current)
+        exchange = _Exchange(send, current)
+        self._metrics.in_flight.inc()
+        try:
+            await self._app(scope, receive, exchange.send)
+        except Exception as error:  # loop edge: nothing may leave a caller without an answer
+            _log.exception("unexpected error", extra={"path": scope["path"]})
+            if exchange.status is None:
+                answer = problem_response(InternalError(f"unexpected {type(error).__name__}; the log has the rest"))
+                await answer(scope, receive, exchange.send)
+        finally:
+            self._metrics.in_flight.dec()
+            self._record(scope, exchange)
+            request_id.reset(token)
+
+    def _record(self, scope: Scope, exchange: _Exchange) -> None:
+        seconds = time.perf_counter() - exchange.began
+        route = route_of(scope)
+        status = str(exchange.status or 499)
+        self._metrics.request_seconds.labels(route, status).observe(seconds)
+        _log.log(
+            logging.DEBUG if scope["path"] in QUIET else logging.INFO,
+            "%s %s",
+            scope["method"],
+            scope["path"],
+            extra={"status": int(status), "milliseconds": round(1000 * seconds, 2), "route": route},
+        )
+
+
+class _Exchange:
+    """Adds the request id to the answer and remembers its status."""
+
+    def __init__(self, send: Send, current: str) -> None:
+        self._send = send
+        self._id = current
+        self.began = time.perf_counter()
+        self.status: int | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message)["X-Request-Id"] = self._id
+        await self._send(message)
+
+
+def route_of(scope: Scope) -> str:
+    """The path template of the route that answered, never the path itself: label values must stay few."""
+    path = getattr(scope.get("route"), "path", None)
+    return path if isinstance(path, str) else UNMATCHED

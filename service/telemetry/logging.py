@@ -1,0 +1,61 @@
+"""Structured logs on the standard library: one JSON object per line, or short lines for a terminal.
+
+Fields given as `extra=` become members. The request id comes from a context variable, so that no call passes it on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import datetime, timezone
+from typing import Literal
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+LogFormat = Literal["auto", "json", "text"]
+
+_STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
+
+
+def configure_logging(level: str, shape: LogFormat = "auto") -> None:
+    """Sends everything to standard error, unless the process has configured its root logger already."""
+    root = logging.getLogger()
+    if root.handlers:
+        return
+    text = shape == "text" or (shape == "auto" and sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TextFormatter() if text else JsonFormatter())
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    logging.captureWarnings(True)
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """What was given as `extra=`, and the id of the request in whose context the record was made."""
+    extra = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    current = request_id.get()
+    return extra if current is None else {"request_id": current, **extra}
+
+
+class JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **fields_of(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")  # a terminal's own time
+        extra = " ".join(f"{key}={value}" for key, value in fields_of(record).items())
+        line = f"{clock} {record.levelname.lower():7} {record.getMessage()}{'  ' if extra else ''}{extra}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
