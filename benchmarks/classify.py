@@ -25,8 +25,8 @@ from benchmarks.report import progress, write, write_header, write_table
 from service.settings import Settings
 
 IMAGES = Path(__file__).parents[1] / "examples" / "images"
-Round = dict[str, tuple[float, float, float]]
-"""By what was measured: images/s, p50 and p95 in seconds."""
+Figures = tuple[float, float, float]
+"""Images/s, p50 and p95 in seconds."""
 
 
 class RawLoop:
@@ -37,7 +37,7 @@ class RawLoop:
         self._state = state
         self._images = [path.read_bytes() for path in images]
 
-    def run(self, batch: int, seconds: float) -> tuple[float, float, float]:
+    def run(self, batch: int, seconds: float) -> Figures:
         times: list[float] = []
         begun, number = time.perf_counter(), 0
         while time.perf_counter() - begun < seconds:
@@ -57,8 +57,8 @@ class RawLoop:
 
 def one_round(
     service: ServiceProcess, load: LoadProcess, raw: RawLoop, *, path: str, arguments: argparse.Namespace
-) -> Round:
-    found: Round = {}
+) -> dict[str, Figures]:
+    found: dict[str, Figures] = {}
     images = tuple(map(str, arguments.images))
     for batch in (1, 16):
         found[f"raw loop, batch {batch}"] = raw.run(batch, arguments.seconds)
@@ -70,26 +70,34 @@ def one_round(
     return found
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, list[tuple[float, float, float]]]:
+def raw_loop(names: Sequence[str], images: Sequence[Path]) -> RawLoop:
+    """The same model with the settings of the service. The product with the class weights costs the same whatever
+    made them, so zero-shot ones do."""
     settings = Settings()
     torch.set_num_threads(settings.compute_threads)
-    names = class_names(arguments.classes)
     backbone = load_backbone(settings.backbone, device=settings.device, precision=settings.precision)
-    # The product with the class weights costs the same whatever made them.
-    state = create_adapter("zero-shot", backbone).adapt(LabelSet.of(*names), backbone)
-    raw = RawLoop(backbone, state, arguments.images)
-    rounds: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+    return RawLoop(backbone, create_adapter("zero-shot", backbone).adapt(LabelSet.of(*names), backbone), images)
+
+
+def adapted_path(service: ServiceProcess, names: Sequence[str]) -> str:
+    answer = service.client.post("/v1/label-sets", json={"classes": list(names)}, headers={"Prefer": "wait=60"})
+    if not answer.is_success or answer.json()["status"] != "ready":
+        raise SystemExit(f"the label set was not adapted: {answer.text}")
+    return f"/v1/classify?label_set={answer.json()['id']}"
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, list[Figures]]:
+    """The figures of every round; the round that warms up is left out."""
+    names = class_names(arguments.classes)
+    raw = raw_loop(names, arguments.images)
+    rounds: dict[str, list[Figures]] = defaultdict(list)
     with running_service() as service, LoadProcess() as load:
-        made = service.client.post("/v1/label-sets", json={"classes": names}, headers={"Prefer": "wait=60"}).json()
-        if made["status"] != "ready":
-            raise SystemExit(f"the label set is {made['status']}: {made.get('error')}")
-        path = f"/v1/classify?label_set={made['id']}"
+        path = adapted_path(service, names)
         for number in range(arguments.rounds + 1):
-            progress(f"round {number} of {arguments.rounds}" + (" (warming up)" if number == 0 else ""))
+            progress(f"round {number} of {arguments.rounds}{'' if number else ' (warming up)'}")
             found = one_round(service, load, raw, path=path, arguments=arguments)
-            if number:
-                for what, figures in found.items():
-                    rounds[what].append(figures)
+            for what, figures in found.items() if number else ():
+                rounds[what].append(figures)
     return rounds
 
 
@@ -113,7 +121,7 @@ def main(argv: Sequence[str]) -> None:
     write(f"Medians of {arguments.rounds} interleaved rounds; the raw loop's times are per batch.\n")
 
 
-def _rates(rounds: dict[str, list[tuple[float, float, float]]], what: str) -> list[float]:
+def _rates(rounds: dict[str, list[Figures]], what: str) -> list[float]:
     return [figures[0] for figures in rounds[what]]
 
 

@@ -38,16 +38,16 @@ class Breaker:
         self._cooldown = cooldown
         self._clock = clock
         self._failures = 0
-        self._closed_until = 0.0
+        self._refuse_until = 0.0
 
     def admit(self) -> bool:
         now = self._clock()
         if self._failures < self._limit:
             return True
-        if now < self._closed_until:
+        if now < self._refuse_until:
             return False
         # The probe holds the door for one more cool-down, so that the others do not all wait for its time-out.
-        self._closed_until = now + self._cooldown
+        self._refuse_until = now + self._cooldown
         return True
 
     def succeeded(self) -> None:
@@ -57,7 +57,7 @@ class Breaker:
 
     def failed(self, reason: object) -> None:
         self._failures += 1
-        self._closed_until = self._clock() + self._cooldown
+        self._refuse_until = self._clock() + self._cooldown
         if self._failures == self._limit:
             _log.warning("Redis is unreachable: %s; asked once in %g s from now on", reason, self._cooldown)
 
