@@ -1,0 +1,202 @@
+"""Phase 2: image projection and text tower are fitted to each other.
+
+A step names some 450 concepts and shows two images of each, real ones where there are some and pseudo-images
+elsewhere. Beside that classification loss, the trunk's ImageNet head teaches its soft answers on the classes of
+the step, photographs are matched with their captions, and distillation on the corpus goes on.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from open_clip import CLIP
+from torch import Tensor, nn
+
+from adapters.training.concepts import Concept, ConceptSampler, related
+from adapters.training.corpus import draw_template, read_captions
+from adapters.training.distil import CorpusSampler, distillation_loss
+from adapters.training.names import Name
+from adapters.training.optimize import AveragedWeights, TowerOptimizer, encode_bucketed
+from adapters.training.pseudo import Domain, draw_pseudo, offset_directions
+from adapters.training.teacher import Teacher
+from adapters.training.tower import PromptTokenizer, encode_features
+from adapters.training.trunk import feature_path, imagenet_head
+from adapters.training.wordnet import WordNet
+
+logger = logging.getLogger(__name__)
+
+CONCEPTS, IMAGES_PER_CONCEPT, PHOTOS, CORPUS = 448, 3, 80, 128
+RATES = {"text": 8e-4, "table": 6e-4, "projection": 1e-3, "scale": 1e-3}
+WARM_UP = 60
+REAL_SHARE = 0.6
+BARE_SHARE = 0.12
+SAME_TARGET = 0.8  # names whose targets are that close are not told apart
+TEXT_TO_IMAGE, HEAD, CAPTION, DISTIL = 0.5, 0.7, 0.3, 1.0
+START_SCALE = 25.0
+PROJECTION_DRAWS, PROJECTION_RIDGE = 30_000, 0.02
+
+
+@dataclass
+class Material:
+    """Everything that alignment draws from."""
+
+    names: list[Name]
+    wordnet: WordNet
+    teacher: Teacher
+    domains: list[Domain]
+    concepts: list[Concept]
+    corpus: CorpusSampler
+    photos: list[tuple[Tensor, list[list[str]]]]  # features of one view of all Flickr8k images, their captions
+
+
+def load_photos(data: Path, work: Path) -> list[tuple[Tensor, list[list[str]]]]:
+    """Flickr8k features with captions, one entry per view; the test split is left out."""
+    captions: dict[str, list[str]] = {}
+    for image, _, caption in read_captions(data):
+        captions.setdefault(image, []).append(caption)
+    loaded = []
+    for view, seed in (("plain", 0), ("crop", 4), ("low", 8)):
+        path = feature_path(work, "source", "flickr8k", view, seed)
+        if path.exists():
+            record = torch.load(path, weights_only=True)
+            rows = [row for row, file in enumerate(record["files"]) if file in captions]
+            loaded.append((record["features"][rows].float(), [captions[record["files"][row]] for row in rows]))
+    return loaded
+
+
+def initialise_projection(model: CLIP, material: Material, directions: Tensor, seed: int = 0) -> None:
+    """Ridge regression from image features to the targets of their names."""
+    generator = torch.Generator().manual_seed(seed)
+    owners = torch.tensor([concept.row for concept in material.concepts if concept.pool != "wordnet"])
+    drawn = owners[torch.randint(len(owners), (PROJECTION_DRAWS,), generator=generator)]
+    features, targets = [draw_pseudo(directions[drawn], material.domains, generator)], [material.teacher.joint[drawn]]
+    for concept in material.concepts:
+        for domain, index in concept.real:
+            features.append(material.domains[domain].features[index : index + 1])
+            targets.append(material.teacher.joint[concept.row : concept.row + 1])
+    inputs, outputs = torch.cat(features), torch.cat(targets)
+    mean = inputs.mean(0)
+    gram = (inputs - mean).T @ (inputs - mean) / len(inputs)
+    gram += PROJECTION_RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
+    weight = torch.linalg.solve(gram, (inputs - mean).T @ (outputs - outputs.mean(0)) / len(inputs))
+    head: nn.Linear = model.visual.head.proj
+    with torch.no_grad():
+        head.weight.copy_(weight.T)
+        head.bias.copy_(-mean @ weight)
+
+
+class Aligner:
+    """Draws the batches of phase 2 and computes its loss."""
+
+    def __init__(self, model: CLIP, material: Material, seed: int) -> None:
+        self._model, self._material = model, material
+        self._sampler = ConceptSampler(material.concepts, seed)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._random = np.random.default_rng(seed)
+        self._tokenize = PromptTokenizer()
+        self.directions = offset_directions(material.teacher.rows, material.domains)
+        self._head = imagenet_head()
+        self.scales = nn.Parameter(torch.tensor([START_SCALE, START_SCALE * 0.6]).log())  # of head and captions
+
+    def _prompt(self, position: int) -> tuple[str, str]:
+        template = "{}" if self._random.random() < BARE_SHARE else draw_template(self._random)
+        return template, self._material.names[position].text
+
+    def _images(self, numbers: list[int]) -> tuple[Tensor, list[str | None]]:
+        """Features of one image of each concept, and the synset that each image shows."""
+        shown = [self._sampler.member(number) for number in numbers]
+        features = draw_pseudo(self.directions[[c.row for c in shown]], self._material.domains, self._generator)
+        for row, concept in enumerate(shown):
+            if concept.real and self._random.random() < REAL_SHARE:
+                domain, index = self._sampler.real(concept)
+                features[row] = self._material.domains[domain].features[index]
+        return features, [concept.synset for concept in shown]
+
+    def _photo_batch(self) -> tuple[Tensor, list[str]]:
+        if not self._material.photos:
+            return torch.empty(0, self._head[0].shape[1]), []
+        features, captions = self._material.photos[int(self._random.integers(len(self._material.photos)))]
+        rows = self._random.choice(len(captions), PHOTOS, replace=False).tolist()
+        return features[rows], [captions[row][int(self._random.integers(len(captions[row])))] for row in rows]
+
+    def loss(self) -> tuple[Tensor, dict[str, float]]:
+        """The loss of one random step and its parts."""
+        numbers = self._sampler.draw(CONCEPTS)
+        positions = [self._sampler.spelling(number) for number in numbers]
+        photos, captions = self._photo_batch()
+        corpus_tokens, corpus_targets = self._material.corpus.draw(CORPUS)
+        tokens = self._tokenize(
+            [self._prompt(position) for position in positions] + [("{}", text) for text in captions]
+        )
+        encoded = encode_bucketed(self._model, torch.cat([tokens, corpus_tokens]))
+        texts, told, distilled = encoded.split([len(numbers), len(captions), CORPUS])
+        draws = [self._images(numbers) for _ in range(IMAGES_PER_CONCEPT)]
+        raw = torch.cat([features for features, _ in draws])
+        shown = [synset for _, synsets in draws for synset in synsets]
+        images = encode_features(self._model, torch.cat([raw, photos]))
+        ignored = self._ignored(numbers, positions, shown)
+        parts = {
+            "class": self._class_loss(images[: len(raw)], texts, ignored),
+            "head": HEAD * self._head_loss(images, torch.cat([raw, photos]), texts, numbers),
+            "distil": DISTIL * distillation_loss(distilled, corpus_targets),
+        }
+        if captions:
+            parts["caption"] = CAPTION * self._caption_loss(images[len(raw) :], told)
+        return torch.stack(list(parts.values())).sum(), {name: part.item() for name, part in parts.items()}
+
+    def _ignored(self, numbers: list[int], positions: list[int], shown: list[str | None]) -> Tensor:
+        """[images, texts] True where a text other than the image's own would not be wrong either."""
+        told = [self._material.concepts[number].synset for number in numbers]
+        targets = self._material.teacher.joint[positions]
+        close = (targets @ targets.T > SAME_TARGET).repeat(IMAGES_PER_CONCEPT, 1)
+        own = torch.eye(len(numbers), dtype=torch.bool).repeat(IMAGES_PER_CONCEPT, 1)
+        return (related(self._material.wordnet, shown, told) | close) & ~own
+
+    def _class_loss(self, images: Tensor, texts: Tensor, ignored: Tensor) -> Tensor:
+        logits = (self._model.logit_scale.exp() * images @ texts.T).masked_fill(ignored, -torch.inf)
+        own = torch.arange(len(texts)).repeat(IMAGES_PER_CONCEPT)
+        loss = F.cross_entropy(logits, own)
+        for block in logits.split(len(texts)):
+            loss = loss + TEXT_TO_IMAGE / IMAGES_PER_CONCEPT * F.cross_entropy(block.T, torch.arange(len(texts)))
+        return loss
+
+    def _head_loss(self, images: Tensor, raw: Tensor, texts: Tensor, numbers: list[int]) -> Tensor:
+        """Divergence from the head's softmax over the ImageNet classes of this step, which come first."""
+        classes = [number for number in numbers if self._material.concepts[number].pool == "imagenet"]
+        weight, bias = self._head
+        wanted = F.linear(raw, weight[classes], bias[classes]).softmax(-1)
+        got = (self.scales[0].exp() * images @ texts[: len(classes)].T).log_softmax(-1)
+        return F.kl_div(got, wanted, reduction="batchmean")
+
+    def _caption_loss(self, images: Tensor, captions: Tensor) -> Tensor:
+        logits = self.scales[1].exp() * images @ captions.T
+        own = torch.arange(len(captions))
+        return F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
+
+
+def align(model: CLIP, material: Material, steps: int, seed: int = 0) -> None:
+    """Fit both towers in place; the weights are an average over the last part of training."""
+    aligner = Aligner(model, material, seed)
+    initialise_projection(model, material, aligner.directions)
+    with torch.no_grad():
+        model.logit_scale.fill_(float(np.log(START_SCALE)))
+    optimizer = TowerOptimizer(model, steps, RATES, WARM_UP, extra=[model.logit_scale, aligner.scales])
+    average = AveragedWeights(model)
+    for step in range(steps):
+        loss, parts = aligner.loss()
+        optimizer.step(loss)
+        average.update(model)
+        if step % 50 == 0:
+            text = ", ".join(f"{name} {value:.3f}" for name, value in parts.items())
+            logger.info(
+                "align: step %d of %d, loss %.3f (%s), scale %.1f",
+                step,
+                steps,
+                loss.item(),
+                text,
+                float(model.logit_scale.detach().exp()),
+            )
+    average.copy_to(model)
