@@ -7,7 +7,6 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import LimitExceeded, Overloaded, RequestTimeout
-from service.problems import problem_response
 
 
 class BodyLimitMiddleware:
@@ -24,21 +23,20 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdecimal() and int(announced) > self._max_body:
-            error = LimitExceeded("max_body_bytes", self._max_body, actual=int(announced))
-            await problem_response(error, {"Connection": "close"})(scope, receive, send)
-            return
-        body = _Body(self, receive)
+        announced = Headers(scope=scope).get("content-length", "")
+        body = _Body(self, receive, int(announced) if announced.isdecimal() else 0)
         try:
             await self._app(scope, body.receive, send)
         finally:
             self._held -= body.size
 
-    def take(self, size: int, count: int) -> None:
-        """Raises when a body of now `size` bytes, of which `count` are new, is too much."""
+    def check(self, size: int) -> None:
         if size > self._max_body:
             raise LimitExceeded("max_body_bytes", self._max_body, actual=size)
+
+    def take(self, size: int, count: int) -> None:
+        """Raises when a body of now `size` bytes, of which `count` are new, is too much."""
+        self.check(size)
         if self._held + count > self._max_held:
             raise Overloaded("the bodies of running requests fill the memory set aside for them", reason="held_bytes")
         self._held += count
@@ -50,8 +48,9 @@ class BodyLimitMiddleware:
 
 
 class _Body:
-    def __init__(self, limit: BodyLimitMiddleware, receive: Receive) -> None:
+    def __init__(self, limit: BodyLimitMiddleware, receive: Receive, announced: int) -> None:
         self._limit = limit
+        self._announced = announced
         self._receive = receive
         self._ended = False
         self.size = 0
@@ -59,6 +58,7 @@ class _Body:
     async def receive(self) -> Message:
         if self._ended:
             return await self._receive()
+        self._limit.check(self._announced)
         message = await self._limit.timed(self._receive)
         count = len(message.get("body", b""))
         self._limit.take(self.size + count, count)

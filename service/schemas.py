@@ -33,16 +33,21 @@ class LabelSetRequest(Body):
     options: dict[str, OptionValue] = {}
 
 
-class ClassifyRequest(Body):
-    """Exactly one of `labels` and `label_set`. Images are base64 texts or data URIs."""
+class ClassifyOptions(Body):
+    """Exactly one of `labels` and `label_set`."""
 
-    images: Annotated[list[str], Field(min_length=1)]
     labels: Annotated[list[str], Field(min_length=1)] | None = None
     label_set: str | None = None
     adapter: str | None = None
     top_k: Annotated[int, Field(ge=1)] = 5
     scores: ScoreKind = "softmax"
     reject_below: Threshold | None = None
+
+
+class ClassifyRequest(ClassifyOptions):
+    """Images are base64 texts or data URIs."""
+
+    images: Annotated[list[str], Field(min_length=1)]
 
 
 class Problem(BaseModel):

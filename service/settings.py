@@ -43,8 +43,8 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
     redis_prefix: str = Field("selftpt", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
     redis_timeout: Seconds = 0.25
-    state_ttl: float = Field(30 * 86400.0, gt=0, description="Seconds after which an unused class state is dropped")
-    memory_store_bytes: int = Field(256 * MIB, ge=0, description="Encoded states kept in front of the durable store")
+    state_ttl_seconds: int = Field(30 * 86400, ge=0, description="Unused class states are dropped then; 0 = never")
+    memory_bytes: int = Field(256 * MIB, ge=0, description="Encoded states kept in front of the durable store")
     hot_bytes: Bytes = Field(512 * MIB, description="Decoded states kept ready for scoring")
     api_keys_file: Path | None = None
 

@@ -1,0 +1,65 @@
+"""Wiring and lifespan, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from adapters.clip import Backbone
+from service import openapi
+from service.body_limit import BodyLimitMiddleware
+from service.console import mount_console
+from service.label_sets import BuildAdapter
+from service.problems import install_problems
+from service.readiness import ReadinessCheck
+from service.routes import classify, label_sets, ops
+from service.runtime import Runtime
+from service.settings import Settings
+from service.stores import Stores
+from service.telemetry.access import AccessMiddleware
+from service.telemetry.logging import configure_logging
+
+
+def create_app(
+    settings: Settings,
+    *,
+    backbone: Backbone | None = None,
+    stores: Stores | None = None,
+    build_adapter: BuildAdapter | None = None,
+) -> FastAPI:
+    """The application. What is not given is opened at start-up as the settings say, and closed at the end.
+
+    `app.state.runtime.drain()` may be called when the process is told to end: it lets go of everyone who waits, so
+    that the server's graceful shutdown is not held up.
+    """
+    runtime = Runtime(settings, backbone=backbone, stores=stores, build_adapter=build_adapter)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        configure_logging(settings.log_level, settings.log_format)
+        try:
+            await runtime.start()
+            yield
+        finally:
+            await runtime.stop()
+
+    app = FastAPI(
+        title=openapi.TITLE, version=openapi.VERSION, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None
+    )
+    app.state.runtime = runtime
+    app.state.readiness = ReadinessCheck(runtime)
+    for routes in (classify.router, label_sets.router, ops.router, openapi.router):
+        app.include_router(routes)
+    mount_console(app)
+    install_problems(app)
+    app.add_middleware(
+        BodyLimitMiddleware,
+        max_body_bytes=settings.max_body_bytes,
+        max_held_bytes=settings.max_held_bytes,
+        timeout=settings.request_timeout,
+    )
+    app.add_middleware(AccessMiddleware, metrics=runtime.metrics)
+    app.openapi = lambda: openapi.openapi_document(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app

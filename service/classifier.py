@@ -1,0 +1,160 @@
+"""The image path from bytes to answer: label set, decode, engine, predictions. Knows no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from service.decode import Decoder
+from service.engine import Engine, ImageJob, Scores
+from service.errors import DeadlineExceeded, LimitExceeded, Overloaded, ServiceError, Unprocessable
+from service.images import Call, Upload
+from service.label_sets import LabelSets, Plan, Served
+from service.problems import problem_document, refusal_reason
+from service.schemas import ClassifyOptions
+from service.telemetry.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Admission:
+    """Counts the requests being worked on; one too many is refused before its body is read."""
+
+    max_in_flight: int
+    metrics: Metrics
+    running: int = 0
+
+    def __enter__(self) -> None:
+        if self.running >= self.max_in_flight:
+            raise Overloaded(f"{self.running} requests are being worked on", reason="in_flight")
+        self.running += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.running -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What every answer says of the model."""
+
+    backbone: str
+    source_prompts: str
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """`answer` is the JSON body. `failure` is the error of the only image, if there was one image and it failed."""
+
+    answer: dict[str, Any]
+    failure: ServiceError | None = None
+    stages: dict[str, float] = field(default_factory=dict)
+
+
+class Classifier:
+    def __init__(
+        self,
+        label_sets: LabelSets,
+        engine: Engine,
+        decoder: Decoder,
+        *,
+        metrics: Metrics,
+        facts: Facts,
+        max_top_k: int,
+        timeout: float,
+    ) -> None:
+        self._label_sets = label_sets
+        self._engine = engine
+        self._decoder = decoder
+        self._metrics = metrics
+        self._facts = facts
+        self._max_top_k = max_top_k
+        self._timeout = timeout
+
+    async def classify(self, call: Call, *, wait: float, stages: dict[str, float]) -> Outcome:
+        """`wait`: seconds to wait for the adapted state. Raises `ServiceError` for what concerns the whole call."""
+        with anyio.move_on_after(self._timeout + wait):
+            return await self._classify(call, wait, stages)
+        raise DeadlineExceeded(f"not done within {self._timeout + wait:g} s")
+
+    async def _classify(self, call: Call, wait: float, stages: dict[str, float]) -> Outcome:
+        options = call.options
+        if options.top_k > self._max_top_k:
+            raise LimitExceeded("max_top_k", self._max_top_k, actual=options.top_k, field="top_k")
+        self._engine.admit(len(call.images))
+        with self._metrics.stage("resolve", stages):
+            served = await self._label_sets.serve(await self._plan(options), wait=wait)
+        with self._metrics.stage("decode", stages):
+            decoded = await asyncio.gather(*(self._pixels(image, served, options) for image in call.images))
+        jobs = [job for job in decoded if isinstance(job, ImageJob)]
+        scored = iter(await self._engine.classify(jobs))
+        outcomes = [next(scored) if isinstance(job, ImageJob) else job for job in decoded]
+        self._record_device(outcomes, stages)
+        began = time.perf_counter()
+        results = [
+            self._result(image, outcome, served, options) for image, outcome in zip(call.images, outcomes, strict=True)
+        ]
+        self._metrics.record_stage("answer", time.perf_counter() - began, stages)
+        first = outcomes[0]
+        failure = first if len(outcomes) == 1 and isinstance(first, ServiceError) else None
+        return Outcome(self._answer(served, results), failure, stages)
+
+    async def _plan(self, options: ClassifyOptions) -> Plan:
+        if (options.labels is None) == (options.label_set is None):
+            raise Unprocessable("give exactly one of `label_set` and `labels`", field="labels")
+        if options.labels is not None:
+            return await self._label_sets.inline(options.labels, options.adapter)
+        assert options.label_set is not None
+        record = await self._label_sets.find(options.label_set)
+        return self._label_sets.plan(record, options.adapter)
+
+    async def _pixels(self, image: Upload, served: Served, options: ClassifyOptions) -> ImageJob | ServiceError:
+        if image.error is not None:
+            return image.error
+        try:
+            pixels = await self._decoder.pixels(image.data)
+        except ServiceError as error:
+            return error
+        needs = served.adapter.needs(served.state)
+        return ImageJob(pixels, served.state, needs, top_k=options.top_k, scores=options.scores)
+
+    def _record_device(self, outcomes: list[Scores | ServiceError], stages: dict[str, float]) -> None:
+        """The images of one request go together, so the longest of each stage is the request's."""
+        timings = [outcome.timing for outcome in outcomes if isinstance(outcome, Scores)]
+        for stage in ("queue", "forward", "head"):
+            if timings:
+                self._metrics.record_stage(stage, max(getattr(timing, stage) for timing in timings), stages)
+
+    def _result(
+        self, image: Upload, outcome: Scores | ServiceError, served: Served, options: ClassifyOptions
+    ) -> dict[str, Any]:
+        named: dict[str, Any] = {} if image.filename is None else {"filename": image.filename}
+        if isinstance(outcome, ServiceError):
+            reason = refusal_reason(outcome)
+            if reason is not None:
+                self._metrics.refused.labels(reason).inc()
+            self._metrics.images.labels("failed" if outcome.status >= 500 else "undecodable").inc()
+            return named | {"error": problem_document(outcome)}
+        self._metrics.images.labels("ok").inc()
+        classes = served.plan.labels.classes
+        named["predictions"] = [
+            {"label": classes[row].name, "score": score, "cosine": cosine}
+            for row, score, cosine in zip(outcome.rows, outcome.scores, outcome.cosines, strict=True)
+        ]
+        if options.reject_below is not None:
+            named["rejected"] = outcome.scores[0] < options.reject_below
+            self._metrics.predictions.labels("rejected" if named["rejected"] else "accepted").inc()
+        return named
+
+    def _answer(self, served: Served, results: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "results": results,
+            "adapted": served.adapted,
+            "adapter": served.plan.adapter.name,
+            "label_set": served.plan.id,
+            "status": served.status,
+            "source_prompts": self._facts.source_prompts,
+            "backbone": self._facts.backbone,
+        }

@@ -1,0 +1,34 @@
+"""What routes ask for, as annotated dependencies."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from service.prefer import preferred_wait
+from service.runtime import Core, Runtime
+
+
+def get_runtime(request: Request) -> Runtime:
+    runtime = request.app.state.runtime
+    assert isinstance(runtime, Runtime)
+    return runtime
+
+
+RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
+
+
+def get_core(runtime: RuntimeDep) -> Core:
+    """Raises `NotReady` until the backbone is loaded."""
+    return runtime.core
+
+
+CoreDep = Annotated[Core, Depends(get_core)]
+
+
+def get_wait(runtime: RuntimeDep, prefer: Annotated[str | None, Header()] = None) -> int:
+    return preferred_wait(prefer, longest=runtime.settings.max_wait_seconds)
+
+
+WaitDep = Annotated[int, Depends(get_wait)]

@@ -1,0 +1,106 @@
+"""POST /v1/classify."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
+
+from service.connection import while_connected
+from service.decode import FORMATS
+from service.deps import CoreDep, RuntimeDep, WaitDep
+from service.errors import ClientGone
+from service.prefer import applied
+from service.problems import problem_answers
+from service.routes.bodies import read_call, split_labels
+from service.schemas import ClassifyAnswer, ClassifyOptions, ScoreKind, Threshold
+
+router = APIRouter()
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {
+    "type": "object",
+    "required": ["images"],
+    "properties": {
+        "images": {"type": "array", "items": _BINARY["schema"]},
+        "labels": {"type": "array", "items": {"type": "string"}},
+        "label_set": {"type": "string"},
+        "adapter": {"type": "string"},
+        "top_k": {"type": "integer", "minimum": 1, "default": 5},
+        "scores": {"type": "string", "enum": ["softmax", "independent"], "default": "softmax"},
+        "reject_below": {"type": "number", "minimum": 0, "maximum": 1},
+    },
+}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            **dict.fromkeys(FORMATS.values(), _BINARY),
+            "multipart/form-data": {"schema": _FORM},
+            "application/json": {"schema": {"$ref": "#/components/schemas/ClassifyRequest"}},
+        },
+    }
+}
+SHOWN_STAGES = ("receive", "resolve", "decode", "queue", "forward", "head", "total")
+
+
+def query_options(
+    *,
+    label_set: Annotated[str | None, Query()] = None,
+    labels: Annotated[list[str] | None, Query()] = None,
+    adapter: Annotated[str | None, Query()] = None,
+    top_k: Annotated[int, Query(ge=1)] = 5,
+    scores: Annotated[ScoreKind, Query()] = "softmax",
+    reject_below: Annotated[Threshold | None, Query()] = None,
+) -> ClassifyOptions:
+    return ClassifyOptions.model_construct(
+        label_set=label_set,
+        labels=split_labels(labels),
+        adapter=adapter,
+        top_k=top_k,
+        scores=scores,
+        reject_below=reject_below,
+    )
+
+
+@router.post(
+    "/v1/classify",
+    operation_id="classify",
+    responses={
+        200: {"model": ClassifyAnswer, "description": "One result per image, in order."},
+        **problem_answers(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
+    },
+    openapi_extra=BODY,
+)
+async def classify(
+    request: Request,
+    runtime: RuntimeDep,
+    core: CoreDep,
+    wait: WaitDep,
+    options: Annotated[ClassifyOptions, Depends(query_options)],
+) -> Response:
+    began = time.perf_counter()
+    stages: dict[str, float] = {}
+    with runtime.admission:
+        with runtime.metrics.stage("receive", stages):
+            call = await read_call(request, options, max_images=runtime.settings.max_images)
+        try:
+            outcome = await while_connected(request, core.classifier.classify(call, wait=wait, stages=stages))
+        except ClientGone:
+            runtime.metrics.cancelled.inc()
+            raise
+    if outcome.failure is not None:
+        raise outcome.failure
+    runtime.metrics.record_stage("total", time.perf_counter() - began, stages)
+    shown = {stage: round(1000 * stages[stage], 3) for stage in SHOWN_STAGES if stage in stages}
+    body = json.dumps({**outcome.answer, "timings_ms": shown}, ensure_ascii=False).encode()
+    return Response(
+        body, headers={"Server-Timing": server_timing(shown), **applied(wait)}, media_type="application/json"
+    )
+
+
+def server_timing(milliseconds: dict[str, float]) -> str:
+    return ", ".join(f"{stage};dur={duration:g}" for stage, duration in milliseconds.items())

@@ -1,0 +1,163 @@
+"""/v1/label-sets: upload, list, show, follow, delete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from adapters.base import ClassName
+from service.deps import CoreDep, WaitDep
+from service.errors import ServiceError
+from service.flights import Flight, Snapshot
+from service.prefer import applied
+from service.problems import problem_answers
+from service.records import Record
+from service.routes.bodies import read_json
+from service.runtime import Core
+from service.schemas import ClassEntry, LabelSetAnswer, LabelSetPage, LabelSetRequest
+
+router = APIRouter(prefix="/v1/label-sets")
+
+HEARTBEAT = 15.0
+"""Seconds of silence after which a comment keeps an event stream alive."""
+
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/LabelSetRequest"}}},
+    }
+}
+
+
+@router.post(
+    "",
+    operation_id="create_label_set",
+    status_code=202,
+    responses={
+        200: {"model": LabelSetAnswer, "description": "The same content was there already."},
+        202: {"model": LabelSetAnswer, "description": "Stored; adaptation follows."},
+        **problem_answers(400, 408, 413, 415, 422, 429, 503),
+    },
+    openapi_extra=BODY,
+)
+async def create_label_set(request: Request, core: CoreDep, wait: WaitDep) -> Response:
+    body = await read_json(request, LabelSetRequest)
+    record, new = await core.label_sets.upload(
+        [class_name(entry) for entry in body.classes],
+        body.templates,
+        adapter=body.adapter,
+        options=body.options,
+        name=body.name,
+    )
+    if wait:
+        await core.label_sets.flight(record).settled(wait)
+    headers = {"Location": f"/v1/label-sets/{record.id}", **applied(wait)}
+    return JSONResponse(await shown(core, record), 202 if new else 200, headers)
+
+
+@router.get(
+    "",
+    operation_id="list_label_sets",
+    responses={200: {"model": LabelSetPage, "description": "One page."}, **problem_answers(422, 503)},
+)
+async def list_label_sets(
+    core: CoreDep, after: Annotated[str, Query()] = "", limit: Annotated[int, Query(ge=1, le=100)] = 50
+) -> Response:
+    records, following = await core.label_sets.records.page(after=after, limit=limit)
+    return JSONResponse({"label_sets": [await summary(core, record) for record in records], "next": following})
+
+
+@router.get(
+    "/{label_set}",
+    operation_id="get_label_set",
+    responses={200: {"model": LabelSetAnswer, "description": "The label set."}, **problem_answers(404, 503)},
+)
+async def get_label_set(label_set: str, core: CoreDep) -> Response:
+    return JSONResponse(await shown(core, await core.label_sets.find(label_set)))
+
+
+@router.delete("/{label_set}", operation_id="delete_label_set", status_code=204, responses=problem_answers(404, 503))
+async def delete_label_set(label_set: str, core: CoreDep) -> Response:
+    await core.label_sets.remove(label_set)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/{label_set}/events",
+    operation_id="watch_label_set",
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "The events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        **problem_answers(404, 503),
+    },
+)
+async def watch_label_set(label_set: str, core: CoreDep) -> Response:
+    flight = core.label_sets.flight(await core.label_sets.find(label_set))
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events(flight), media_type="text/event-stream", headers=headers)
+
+
+async def events(flight: Flight, *, heartbeat: float = HEARTBEAT) -> AsyncIterator[str]:
+    """Ends after the final event, or without one when the service goes down."""
+    seen = flight.snapshot
+    yield event(seen)
+    while not (flight.final and seen == flight.snapshot) and not flight.released:
+        if await flight.changed(seen, heartbeat):
+            seen = flight.snapshot
+            yield event(seen)
+        elif not flight.released:
+            yield ": still here\n\n"
+
+
+def event(snapshot: Snapshot) -> str:
+    kind = snapshot.status if snapshot.status in {"ready", "failed"} else "progress"
+    data: dict[str, object] = {"status": snapshot.status, "progress": round(snapshot.progress, 4)}
+    if snapshot.error is not None:
+        data["error"] = snapshot.error
+    return f"event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+def class_name(entry: str | ClassEntry) -> ClassName:
+    if isinstance(entry, str):
+        return ClassName.of(entry)
+    return ClassName.of(entry.name, tuple(entry.aliases), tuple(entry.descriptions))
+
+
+async def summary(core: Core, record: Record) -> dict[str, Any]:
+    snapshot = await known(core, record)
+    return {
+        "id": record.id,
+        "name": record.name,
+        "status": snapshot.status,
+        "progress": round(snapshot.progress, 4),
+        "adapter": record.adapter,
+        "class_count": len(record.labels.classes),
+        "created": record.created,
+    }
+
+
+async def known(core: Core, record: Record) -> Snapshot:
+    try:
+        return await core.label_sets.snapshot(record)
+    except ServiceError as error:  # its method is not served by this installation
+        return Snapshot("failed", 0.0, error.detail)
+
+
+async def shown(core: Core, record: Record) -> dict[str, Any]:
+    answer = await summary(core, record)
+    names = list(record.labels.names)
+    answer |= {"options": dict(record.options), "classes": names, "templates": list(record.labels.templates)}
+    answer |= {"seconds": None, "bytes": None, "fingerprint": core.backbone.fingerprint, "version": "", "info": {}}
+    snapshot = await known(core, record)
+    if snapshot.error is not None:
+        return answer | {"error": snapshot.error}
+    want = core.label_sets.plan(record).want
+    state = await core.label_sets.states.load(want)
+    answer["version"] = want.adapter.version
+    if state is not None:
+        answer |= {"seconds": state.info.get("seconds"), "bytes": state.nbytes, "info": dict(state.info)}
+    return answer

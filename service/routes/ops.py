@@ -1,0 +1,95 @@
+"""What is served and what is refused, and how the service is doing."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from prometheus_client.exposition import choose_encoder
+from starlette.responses import JSONResponse, Response
+
+from adapters import describe_methods
+from service.decode import FORMATS
+from service.deps import CoreDep, RuntimeDep
+from service.errors import NotFound
+from service.problems import problem_answers, problem_types
+from service.readiness import ReadinessCheck
+from service.schemas import (
+    AdaptersAnswer,
+    Alive,
+    LimitsAnswer,
+    ModelAnswer,
+    ModelsAnswer,
+    OptionAnswer,
+    Readiness,
+)
+
+router = APIRouter()
+
+
+@router.get("/v1/adapters", operation_id="list_adapters", response_description="Methods.")
+async def list_adapters(runtime: RuntimeDep) -> AdaptersAnswer:
+    return AdaptersAnswer(
+        default=runtime.settings.adapter, adapters=[OptionAnswer(**method) for method in describe_methods()]
+    )
+
+
+@router.get("/v1/models", operation_id="list_models", responses=problem_answers(503))
+async def list_models(core: CoreDep) -> ModelsAnswer:
+    backbone = core.backbone
+    served = ModelAnswer(
+        name=backbone.name,
+        fingerprint=backbone.fingerprint,
+        embed_dim=backbone.embed_dim,
+        image_size=backbone.preprocess.size,
+        device=str(backbone.device),
+        precision=backbone.precision,
+        source_prompts=backbone.source_prompts,
+        logit_scale=backbone.logit_scale,
+    )
+    return ModelsAnswer(models=[served])
+
+
+@router.get("/v1/limits", operation_id="list_limits")
+async def list_limits(runtime: RuntimeDep) -> LimitsAnswer:
+    settings = runtime.settings
+    return LimitsAnswer(limits=settings.limits, image_types=list(FORMATS.values()), exif=settings.exif)
+
+
+@router.get("/livez", operation_id="livez")
+async def livez() -> Alive:
+    return Alive()
+
+
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    response_model=Readiness,
+    responses={503: {"model": Readiness, "description": "Unready."}},
+)
+async def readyz(request: Request) -> Response:
+    check = request.app.state.readiness
+    assert isinstance(check, ReadinessCheck)
+    found = await check()
+    headers = {"Cache-Control": "no-store"}
+    return JSONResponse(found.model_dump(), 503 if found.status == "unready" else 200, headers)
+
+
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    response_class=Response,
+    responses={
+        200: {"description": "The exposition format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    },
+)
+async def metrics(request: Request, runtime: RuntimeDep) -> Response:
+    encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(runtime.metrics.registry), headers={"Content-Type": media_type})
+
+
+@router.get("/problems/{slug}", include_in_schema=False)
+async def explain_problem(slug: str) -> JSONResponse:
+    """What the `type` of a problem document points to."""
+    found = problem_types().get(slug)
+    if found is None:
+        raise NotFound(f"there is no problem type {slug!r}")
+    return JSONResponse(found)

@@ -1,0 +1,175 @@
+"""The running service: what one process opens at start and closes at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adapters import create_adapter
+from adapters.base import Adapter, InfoValue
+from adapters.clip import Backbone, load_backbone
+from service.classifier import Admission, Classifier, Facts
+from service.decode import Decoder, ImageLimits
+from service.engine import LocalEngine, Timing
+from service.errors import NotReady, ServiceError
+from service.hot_states import HotStates
+from service.label_limits import LabelLimits
+from service.label_sets import BuildAdapter, LabelSets
+from service.records import RecordBook
+from service.settings import Settings
+from service.states import States
+from service.stores import Stores, open_stores
+from service.telemetry.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Core:
+    """What exists once the backbone is loaded."""
+
+    backbone: Backbone
+    engine: LocalEngine
+    label_sets: LabelSets
+    classifier: Classifier
+    decoder: Decoder
+
+
+class Runtime:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        backbone: Backbone | None = None,
+        stores: Stores | None = None,
+        build_adapter: BuildAdapter | None = None,
+    ) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.admission = Admission(settings.max_in_flight, self.metrics)
+        self.draining = False
+        self._backbone = backbone
+        self._build_adapter = build_adapter
+        self._given_stores = stores
+        self._stores: Stores | None = None
+        self._core: Core | None = None
+        self._resuming: asyncio.Task[None] | None = None
+
+    @property
+    def core(self) -> Core:
+        if self._core is None:
+            raise NotReady("the model is still loading")
+        return self._core
+
+    @property
+    def stores(self) -> Stores:
+        if self._stores is None:
+            raise NotReady("the stores are not open yet")
+        return self._stores
+
+    async def start(self) -> None:
+        """Blocks until a first batch went through the device. Raises what keeps the service from starting."""
+        stores = self._stores = self._given_stores or await self._open_stores()
+        backbone = self._backbone or await self._load_backbone()
+        core = build_core(self.settings, backbone, stores, self.metrics, self._build_adapter)
+        core.engine.start()
+        await core.engine.probe()
+        self._core = core
+        self._resuming = asyncio.get_running_loop().create_task(self._resume(core))
+        _log.info("ready", extra={"backbone": backbone.name, "device": str(backbone.device)})
+
+    def drain(self) -> None:
+        """Lets go of everyone who waits for an adaptation or follows one; readiness turns red. Idempotent."""
+        self.draining = True
+        if self._core is not None:
+            self._core.label_sets.states.release()
+
+    async def stop(self) -> None:
+        self.drain()
+        if self._resuming is not None:
+            self._resuming.cancel()
+            await asyncio.wait([self._resuming])
+        if self._core is not None:
+            await self._core.label_sets.states.close()
+            await self._core.engine.stop(timeout=self.settings.shutdown_timeout)
+            self._core.decoder.close()
+        if self._stores is not None:
+            await self._stores.close()
+
+    async def _open_stores(self) -> Stores:
+        return await asyncio.to_thread(open_stores, self.settings, observe=self._saw_lookup)
+
+    async def _load_backbone(self) -> Backbone:
+        wanted = self.settings
+        return await asyncio.to_thread(load_backbone, wanted.backbone, device=wanted.device, precision=wanted.precision)
+
+    async def _resume(self, core: Core) -> None:
+        try:
+            begun = await core.label_sets.resume()
+        except ServiceError as error:
+            _log.warning("stored label sets were not looked through", extra={"error": error.detail})
+        else:
+            _log.info("stored label sets looked through", extra={"adapted": begun})
+
+    def _saw_lookup(self, tier: str, result: str) -> None:
+        self.metrics.lookups.labels(tier, result).inc()
+
+
+def build_core(
+    settings: Settings, backbone: Backbone, stores: Stores, metrics: Metrics, build_adapter: BuildAdapter | None = None
+) -> Core:
+    """Connects the parts; starts nothing."""
+
+    def build(name: str, options: Mapping[str, InfoValue]) -> Adapter:
+        return create_adapter(name, backbone, options)
+
+    def observe(timing: Timing, failed: int) -> None:
+        metrics.batch_size.observe(timing.size)
+
+    engine = LocalEngine(
+        backbone,
+        max_batch=settings.max_batch,
+        max_waiting=settings.max_waiting,
+        threads=settings.compute_threads,
+        observe=observe,
+    )
+    metrics.watch_queues(engine.batcher)
+    metrics.watch_text_forwards(lambda: backbone.text.prompts_encoded)
+    metrics.build.info({"backbone": backbone.name, "device": str(backbone.device), "precision": backbone.precision})
+    states = States(
+        engine,
+        stores.states,
+        hot=HotStates(settings.hot_bytes),
+        metrics=metrics,
+        max_adaptations=settings.max_adaptations,
+        place=engine.place,
+    )
+    label_sets = LabelSets(
+        RecordBook(stores.records),
+        states,
+        backbone=backbone,
+        build=build_adapter or build,
+        default_adapter=settings.adapter,
+        limits=LabelLimits(
+            settings.max_classes, settings.max_name_characters, settings.max_templates, settings.max_descriptions
+        ),
+    )
+    decoder = Decoder(
+        backbone.preprocess,
+        ImageLimits(settings.max_image_bytes, settings.max_pixels, settings.max_side_ratio),
+        threads=settings.decoders,
+        max_decoded_bytes=settings.max_decoded_bytes,
+        apply_exif=settings.exif == "apply",
+    )
+    classifier = Classifier(
+        label_sets,
+        engine,
+        decoder,
+        metrics=metrics,
+        facts=Facts(backbone.name, backbone.source_prompts),
+        max_top_k=settings.max_top_k,
+        timeout=settings.request_timeout,
+    )
+    return Core(backbone, engine, label_sets, classifier, decoder)
