@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -20,16 +21,22 @@ LABELS = ("cat", "dog", "cup of coffee", "rocket")
 
 
 class AnnouncingServer(uvicorn.Server):
-    """Says where it listens once the start-up is through, so that the address works when it is read."""
+    """Says where it listens once the start-up is through, so that the address works when it is read; at the end lets
+    go of those who wait for an adaptation before it waits for requests in flight."""
 
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
+    def __init__(self, config: uvicorn.Config, address: str, drain: Callable[[], None]) -> None:
         super().__init__(config)
         self.address = address
+        self.drain = drain
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
             announce(self.address)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.drain()
+        await super().shutdown(sockets=sockets)
 
 
 @click.command()
@@ -46,14 +53,15 @@ def serve(**options: object) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     listener = listen(settings.host, settings.port)
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(settings.shutdown_timeout) + 1,
     )
-    server = AnnouncingServer(config, address_of(listener))
+    server = AnnouncingServer(config, address_of(listener), app.state.runtime.drain)
     server.run(sockets=[listener])
     if not server.started:
         raise click.ClickException("the service did not start; the log above says why")
@@ -84,13 +92,18 @@ def address_of(listener: socket.socket) -> str:
 
 def announce(address: str) -> None:
     image = EXAMPLE if Path(EXAMPLE).exists() else "photo.jpg"
-    console = notes()
-    console.print(f"\n  selftpt is ready on [bold]{address}[/bold]  (page: {address}/ , API: {address}/docs)\n")
-    console.print("  Try it:", end="\n\n")
-    console.print(example(address, image), markup=False, soft_wrap=True)
-    console.print()
+    lines = [
+        "",
+        f"  selftpt is ready on {address}",
+        f"  page {address}/   API {address}/docs   metrics {address}/metrics",
+        "",
+        "  Try it:",
+        f"    {example(address, image)}",
+        "",
+    ]
+    notes().print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 def example(address: str, image: str) -> str:
     labels = " ".join(f"-F labels={name!r}" if " " in name else f"-F labels={name}" for name in LABELS)
-    return f"    curl -F images=@{image} {labels} {address}/v1/classify"
+    return f"curl -F images=@{image} {labels} {address}/v1/classify"
