@@ -29,8 +29,20 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         _, told = models_json_schema([(Problem, "serialization")], ref_template=REFERENCE)
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas |= {**read["$defs"], **told["$defs"]}
+        _without_fastapis_errors(document)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _without_fastapis_errors(document: dict[str, Any]) -> None:
+    """FastAPI promises its own validation errors wherever there is a parameter; here they are problem documents."""
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            answer = operation["responses"].get("422", {}).get("content", {})
+            if "HTTPValidationError" in str(answer):
+                del operation["responses"]["422"]
 
 
 @router.get("/openapi.json")
