@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from adapters import create_adapter
 from adapters.base import ClassState, LabelSet, cosine_logits
@@ -66,7 +66,7 @@ def classify_group(
     for path in files:
         try:
             with Image.open(path) as image:
-                pixels[path] = backbone.preprocess.pixels(image)
+                pixels[path] = backbone.preprocess.pixels(ImageOps.exif_transpose(image))
         except (OSError, ValueError, Image.DecompressionBombError) as failure:
             errors[path] = unreadable(failure)
     answers = dict(zip(pixels, scored(list(pixels.values()), backbone, labels, state, top_k), strict=True))

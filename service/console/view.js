@@ -1,6 +1,7 @@
 // Draws answers into the page. Knows the document, not the network.
 
 const STAGE_COLOURS = 6;
+const REST = "network and browser";
 
 export const find = (id) => document.getElementById(id);
 
@@ -51,14 +52,15 @@ export function drawTimings(timings, roundTrip) {
   const total = timings.total ?? Object.values(timings).reduce((sum, value) => sum + value, 0);
   const stages = Object.entries(timings).filter(([name]) => name !== "total");
   const shown = [...stages];
-  if (roundTrip > total) shown.push(["network and browser", roundTrip - total]);
+  if (roundTrip > total) shown.push([REST, roundTrip - total]);
   const sum = shown.reduce((all, [, value]) => all + value, 0) || 1;
-  find("timing-bar").replaceChildren(...shown.map(([, value], index) => {
-    const part = element("span", `stage-${index % STAGE_COLOURS}`);
+  const colour = (name, index) => (name === REST ? "stage-rest" : `stage-${index % STAGE_COLOURS}`);
+  find("timing-bar").replaceChildren(...shown.map(([name, value], index) => {
+    const part = element("span", colour(name, index));
     part.style.flexGrow = String(value / sum);
     return part;
   }));
-  const entries = shown.map(([name, value], index) => timingEntry(name.replaceAll("_", " "), value, `stage-${index % STAGE_COLOURS}`));
+  const entries = shown.map(([name, value], index) => timingEntry(name.replaceAll("_", " "), value, colour(name, index)));
   find("timing-list").replaceChildren(...entries, timingEntry("all", roundTrip));
   find("timing").hidden = false;
 }
