@@ -26,6 +26,9 @@ from service.telemetry.logging import request_id
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PATH = "/problems/"
+NO_FIELDS = {"body", "query", "path", "header", "str", "ClassEntry"}
+"""Parts of a validation error's place that say where it came from or which form was tried, not which field it is."""
+
 PLAIN_ERRORS: Mapping[int, type[ServiceError]] = {
     400: BadRequest,
     404: NotFound,
@@ -63,7 +66,7 @@ def validation_problem(errors: Sequence[Any]) -> ServiceError:
 
 def field_path(place: Sequence[str | int]) -> str:
     """`("body", "classes", 3, "name")` as `classes[3].name`."""
-    parts = [part for part in place if part not in {"body", "query", "path", "header"}]
+    parts = [part for part in place if part not in NO_FIELDS]
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     return text.lstrip(".") or "body"
 
