@@ -4,6 +4,7 @@
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
+WORK ?= runs/backbone
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
@@ -33,7 +34,7 @@ help:
 	@echo "make check     the same as make test"
 	@echo "make lint      ruff and mypy only"
 	@echo "make bench     the benchmarks"
-	@echo "make backbone  build the bundled backbone again from source data (DATA=folder)"
+	@echo "make backbone  build the bundled backbone again (DATA=folder)"
 	@echo "make venv      the virtual environment only"
 	@echo "make clean     remove the virtual environment and caches"
 
@@ -80,8 +81,11 @@ check: test
 bench: $(DEV)
 	$(BIN)/python -m benchmarks
 
+# Hours on two cores; every phase keeps what it made in WORK, so that a stopped build goes on where it was.
+# Also needed: WordNet 3.0 (on Debian: apt-get install wordnet-base).
 backbone: $(TRAIN)
-	$(BIN)/python -m adapters.training $(if $(DATA),--data $(DATA))
+	@test -d "$(DATA)" || { echo "name the folder with the training data: make backbone DATA=folder" >&2; exit 1; }
+	$(BIN)/python -m adapters.training.backbone --data $(DATA) --work $(WORK) --out adapters/bundled
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

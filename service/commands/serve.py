@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -50,6 +51,8 @@ class AnnouncingServer(uvicorn.Server):
 def serve(**options: object) -> None:
     """Start the service. Options that are not given come from SELFTPT_* variables."""
     settings = Settings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]  # click's values are checked by Settings itself
+    if settings.log_level != "debug":
+        logging.getLogger().addFilter(is_ours_or_matters)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     listener = listen(settings.host, settings.port)
@@ -65,6 +68,11 @@ def serve(**options: object) -> None:
     server.run(sockets=[listener])
     if not server.started:
         raise click.ClickException("the service did not start; the log above says why")
+
+
+def is_ours_or_matters(record: logging.LogRecord) -> bool:
+    """open_clip tells each step of loading on the root logger itself; a filter there sees only such records."""
+    return record.levelno >= logging.WARNING
 
 
 def stop(number: int, frame: FrameType | None) -> None:
