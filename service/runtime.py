@@ -18,7 +18,7 @@ from service.hot_states import HotStates
 from service.label_limits import LabelLimits
 from service.label_sets import BuildAdapter, LabelSets
 from service.records import RecordBook
-from service.settings import Settings
+from service.settings import Settings, unknown_variables
 from service.states import States
 from service.stores import Stores, open_stores
 from service.telemetry.metrics import Metrics
@@ -71,6 +71,8 @@ class Runtime:
 
     async def start(self) -> None:
         """Blocks until a first batch went through the device. Raises what keeps the service from starting."""
+        for name in unknown_variables():
+            _log.warning("no setting reads this variable", extra={"variable": name})
         stores = self._stores = self._given_stores or await self._open_stores()
         backbone = self._backbone or await self._load_backbone()
         core = build_core(self.settings, backbone, stores, self.metrics, self._build_adapter)

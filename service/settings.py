@@ -118,7 +118,8 @@ class Settings(BaseSettings):
         return {name: getattr(self, name) for name in type(self).model_fields if name.startswith("max_")}
 
 
-def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     """SELFTPT_ variables that no setting reads: most likely typing errors, worth a warning at start."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {f"{PREFIX}URL"}
-    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    given = os.environ if environ is None else environ
+    return sorted(name for name in given if name.startswith(PREFIX) and name not in known)
