@@ -131,6 +131,8 @@ class ServiceProcess:
     ) -> None:
         self.client.close()
         self.kill()
+        if error is not None:
+            sys.stderr.write(f"--- end of the log of {self.url}\n{self.log_text()[-_LOG_TAIL:]}\n")
 
     def _ready(self) -> bool:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.process import ServiceProcess
 
-Launch = Callable[..., ServiceProcess]
+Ranking = list[tuple[str, float]]
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 PHOTOS = ("cat", "coffee", "rocket")
@@ -42,7 +42,7 @@ def classify(service: ServiceProcess, label_set: str, image: str = "cat") -> dic
     return result
 
 
-def ranking(answer: dict[str, Any]) -> list[tuple[str, float]]:
+def ranking(answer: dict[str, Any]) -> Ranking:
     """What an image was found to be, rounded to what two runs of one machine agree on."""
     return [(one["label"], round(one["score"], 5)) for one in answer["results"][0]["predictions"]]
 
