@@ -21,8 +21,9 @@ from adapters.training.corpus import Corpus, build_corpus
 from adapters.training.distil import CorpusSampler, distil, initialise_tokens
 from adapters.training.evaluate import report, retrieval
 from adapters.training.export import WEIGHTS_FILE, export_card, export_reference, export_weights
-from adapters.training.names import Name, write_names
+from adapters.training.names import Name
 from adapters.training.pseudo import load_domains
+from adapters.training.senses import write_names
 from adapters.training.teacher import Teacher, build_teacher
 from adapters.training.tower import build_model
 from adapters.training.trunk import build_features
@@ -31,7 +32,7 @@ from adapters.training.wordnet import WordNet, read_wordnet
 logger = logging.getLogger(__name__)
 
 SEED = 0
-DISTIL_STEPS, ALIGN_STEPS = 2000, 2500
+DISTIL_STEPS, ALIGN_STEPS = 800, 2000
 QUICK_DIVISOR = 10
 
 
@@ -51,7 +52,7 @@ class Build:
 
     @cached_property
     def names(self) -> list[Name]:
-        return write_names(self.data, self.work)
+        return write_names(self.data, self.work, self.wordnet)
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -63,7 +64,7 @@ class Build:
 
     def features(self) -> None:
         """Trunk features of all images, once."""
-        build_features(self.data, self.work)
+        build_features(self.data, self.work, frozenset() if self.captions else frozenset({"flickr8k"}))
 
     def targets(self) -> None:
         """Names, their targets in the joint space, and the strings for distillation."""
@@ -98,14 +99,14 @@ class Build:
         scale = calibrate(model, self.work)
         export_weights(model, self.out)
         export_reference(self.out)
-        recall = retrieval(model, self.data, self.work)
+        recall = retrieval(model, self.data, self.work) if self.captions else {}
         figures = report(model, self.work, ("evaluation", "development"))
         for name, row in figures.items():
             logger.info("%s: %s", name, {key: round(value, 1) for key, value in row.items()})
         card = {
             "figures": figures,
             "date": datetime.now(timezone.utc).date(),
-            "retrieval": ", ".join(f"{name} {value:.1f}" for name, value in recall.items()),
+            "retrieval": ", ".join(f"{name} {value:.1f}" for name, value in recall.items()) or "not measured",
             "scale": f"{scale['scale']:.1f}",
             "captions": "with" if self.captions else "without",
             "size": f"{(self.out / WEIGHTS_FILE).stat().st_size / 1e6:.1f}",

@@ -25,7 +25,7 @@ TEMPLATES_PER_NAME = {"wordnet": 2}
 TEMPLATES_PER_SEEN_NAME = 24
 CAPTIONS_PER_IMAGE = 2
 SIMPLE_SHARE = 0.35
-ANCHORS = 8000
+ANCHORS = 4000
 # the single template, its relatives, and templates with the name at the front and in the middle
 SIMPLE_TEMPLATES = (
     "a photo of a {}.", "a photo of a {}", "a photo of the {}.", "a {}", "the {}", "a picture of a {}.",

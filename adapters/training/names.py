@@ -3,18 +3,14 @@
 Every name is lower case, as the tokenizer makes it anyway. No name is taken from an evaluation set.
 """
 
-import json
-import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from open_clip import IMAGENET_CLASSNAMES
 
 from adapters.training.trunk import list_images
-from adapters.training.wordnet import VISUAL_FILES, WordNet, read_wordnet
-
-logger = logging.getLogger(__name__)
+from adapters.training.wordnet import VISUAL_FILES, WordNet
 
 FOLDER_SETS = ("tiny_imagenet_train", "imagenet_det200_samples")
 MAX_WORDS = 4
@@ -94,15 +90,3 @@ def collect_names(data: Path, wordnet: WordNet) -> list[Name]:
     for name in _candidates(data, wordnet):
         unique.setdefault(name.text, name)
     return list(unique.values())
-
-
-def write_names(data: Path, work: Path) -> list[Name]:
-    """Write and return the names of the work folder, or return those that an earlier run wrote."""
-    path = work / "names.json"
-    if not path.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        names = collect_names(data, read_wordnet())
-        path.write_text(json.dumps([asdict(name) for name in names]), encoding="utf-8")
-    loaded = [Name(**record) for record in json.loads(path.read_text(encoding="utf-8"))]
-    logger.info("%d names", len(loaded))
-    return loaded

@@ -20,10 +20,10 @@ RESIDUAL_RANGE = (0.7, 1.2)
 SHRINKAGE = 0.05
 # (set, views, share of the draws): each domain has its own mean and residuals
 DOMAINS = (
-    ("tiny_imagenet_train", (("plain", 0), ("crop", 9)), 0.3),
+    ("tiny_imagenet_train", (("plain", 0),), 0.3),
     ("tiny_imagenet_train", (("low", 6),), 0.1),
     ("imagenet_det200_samples", (("plain", 0), ("crop", 1), ("crop", 5), ("crop", 7)), 0.4),
-    ("imagenet_det200_samples", (("low", 2), ("low", 10)), 0.1),
+    ("imagenet_det200_samples", (("low", 2),), 0.1),
     ("imagenet_det200_samples", (("sketch", 3),), 0.1),
 )
 

@@ -41,8 +41,6 @@ SOURCE_VIEWS = [
     ("tiny_imagenet_train", "low", 6),
     ("imagenet_det200_samples", "crop", 7),
     ("flickr8k", "low", 8),
-    ("tiny_imagenet_train", "crop", 9),
-    ("imagenet_det200_samples", "low", 10),
 ]
 
 
@@ -117,8 +115,8 @@ def feature_path(work: Path, group: str, name: str, view: str = "plain", seed: i
     return work / "features" / f"{group}-{name}-{view}-{seed}.pt"
 
 
-def build_features(data: Path, work: Path) -> None:
-    """Write the features of all views; finished files are skipped, so an interrupted run goes on where it was."""
+def build_features(data: Path, work: Path, without: frozenset[str] = frozenset()) -> None:
+    """Write the features of all views but those of the sets in `without`; finished files are skipped."""
     (work / "features").mkdir(parents=True, exist_ok=True)
     trunk = load_trunk().to(torch.bfloat16).to(memory_format=torch.channels_last)
     trunk.reset_classifier(0)  # type: ignore[operator]  # timm's method; nn.Module types attributes as Tensor | Module
@@ -127,11 +125,10 @@ def build_features(data: Path, work: Path) -> None:
         features: Tensor = trunk(batch_BCHW.to(torch.bfloat16))
         return features
 
-    for name, view, seed in SOURCE_VIEWS[:3]:
-        _write_features(encode, data / "source" / name, view, seed, feature_path(work, "source", name, view, seed))
+    for name, view, seed in SOURCE_VIEWS:
+        if name not in without:
+            _write_features(encode, data / "source" / name, view, seed, feature_path(work, "source", name, view, seed))
     for group in ("development", "evaluation"):
         for folder in sorted((data / group).iterdir()):
             if folder.is_dir():
                 _write_features(encode, folder, "plain", 0, feature_path(work, group, folder.name))
-    for name, view, seed in SOURCE_VIEWS[3:]:
-        _write_features(encode, data / "source" / name, view, seed, feature_path(work, "source", name, view, seed))
