@@ -11,7 +11,7 @@ from adapters.base import Adapter, ClassName, ClassState, InfoValue, LabelSet
 from adapters.checkpoint import STATE_SCHEMA
 from adapters.clip import Backbone
 from adapters.errors import AdapterError
-from service.errors import NotFound, NotReady, ServiceError, ShuttingDown
+from service.errors import InternalError, NotFound, NotReady, ServiceError, ShuttingDown
 from service.flights import Flight, Snapshot, Status, Want
 from service.label_limits import LabelLimits, check_tokens, label_set, refused
 from service.records import Record, RecordBook, record_id
@@ -133,7 +133,7 @@ class LabelSets:
         if flight.state is not None:
             return _served(plan, flight.state, "ready")
         fallback = self.states.hot(plan.fallback.key) or await self._settled(self.states.ensure(plan.fallback))
-        return Served(plan, fallback, plan.fallback.adapter, adapted=False, status=flight.snapshot.status)
+        return Served(plan, fallback, plan.fallback.adapter, adapted=False, status=_status(flight))
 
     def flight(self, record: Record) -> Flight:
         return self.states.ensure(self.plan(record).want)
@@ -195,6 +195,12 @@ class LabelSets:
 
     def _state_key(self, adapter: Adapter, content: str) -> str:
         return f"state:{STATE_SCHEMA}:{self._backbone.fingerprint[:16]}:{adapter.version}:{content}"
+
+
+def _status(flight: Flight) -> Status:
+    """A flight that the service itself turned away (too many, or going down) is as good as still queued."""
+    turned_away = isinstance(flight.failure, ServiceError) and not isinstance(flight.failure, InternalError)
+    return "queued" if turned_away else flight.snapshot.status
 
 
 def _served(plan: Plan, state: ClassState, status: Status) -> Served:

@@ -76,9 +76,9 @@ class Runtime:
         stores = self._stores = self._given_stores or await self._open_stores()
         backbone = self._backbone or await self._load_backbone()
         core = build_core(self.settings, backbone, stores, self.metrics, self._build_adapter)
+        self._core = core  # before the probe, so that `stop` finds it whatever happens
         core.engine.start()
         await core.engine.probe()
-        self._core = core
         self._resuming = asyncio.get_running_loop().create_task(self._resume(core))
         _log.info("ready", extra={"backbone": backbone.name, "device": str(backbone.device)})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -18,6 +19,9 @@ from service.schemas import ClassifyOptions, ClassifyRequest
 BODY_TYPES = (*FORMATS.values(), "application/octet-stream", "multipart/form-data", "application/json")
 IMAGE_FIELDS = {"images", "image"}
 """The first is documented; the other is what one writes by hand for a single file."""
+
+LARGE_JSON = 1 << 19
+"""Bytes from which base64 is unwrapped in a thread."""
 
 MAX_FIELDS = 20_000
 MAX_FIELD_BYTES = 1 << 20
@@ -56,10 +60,14 @@ def split_labels(labels: list[str] | None) -> list[str] | None:
 
 
 async def _json(request: Request, options: ClassifyOptions, max_images: int) -> Call:
-    body = await read_json(request, ClassifyRequest)
-    _check_count(len(body.images), max_images)
-    given = body.model_dump(include=body.model_fields_set - {"images"})
-    return Call([from_base64(text) for text in body.images], _merged(options, given))
+    def unwrap(content: bytes) -> Call:
+        body = _validated(ClassifyRequest, content)
+        _check_count(len(body.images), max_images)
+        given = body.model_dump(include=body.model_fields_set - {"images"})
+        return Call([from_base64(text) for text in body.images], _merged(options, given))
+
+    content = await request.body()
+    return await asyncio.to_thread(unwrap, content) if len(content) > LARGE_JSON else unwrap(content)
 
 
 async def _multipart(request: Request, options: ClassifyOptions, max_images: int) -> Call:

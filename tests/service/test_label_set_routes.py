@@ -147,6 +147,25 @@ async def test_what_makes_no_sense_is_refused_before_it_is_stored(
         assert site.kept.records.content == {}
 
 
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", 400),
+        (b"[" * 100_000, 400),
+        (b'{"classes":["\\ud800","b"]}', 400),
+        (b'{"classes":["\xff","b"]}', 400),
+        (b'{"classes":["a\\u0000","b"]}', 202),
+        ('{"classes":["\U0001f600","猫"]}'.encode(), 202),
+        (b'{"classes":["a","b"],"options":{"learning_rate":1e999}}', 422),
+        (b'{"classes":["a","b"],"options":{"steps":1000000000000000000000000000000}}', 422),
+    ],
+)
+async def test_strange_texts_and_numbers_have_an_answer(content: bytes, status: int, tiny_backbone: Backbone) -> None:
+    async with served(tiny_backbone, slow=False) as site:
+        answer = await site.http.post("/v1/label-sets", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status, answer.text
+
+
 async def test_a_store_that_is_down_is_a_503_for_uploads_and_no_more(tiny_backbone: Backbone) -> None:
     async with served(tiny_backbone) as site:
         site.kept.records.broken = site.kept.states.broken = True

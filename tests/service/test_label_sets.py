@@ -221,7 +221,8 @@ async def test_too_many_adaptations_refuse_uploads_before_storing(tiny_backbone:
         with pytest.raises(Overloaded):
             await rig.sets.upload(ANIMALS[:2])
         assert len([key for key in rig.records.content if key.startswith("record:")]) == 1
-        assert not (await rig.sets.serve(await rig.sets.inline(["a", "b"]))).adapted
+        served = await rig.sets.serve(await rig.sets.inline(["a", "b"]))
+        assert (served.adapted, served.status) == (False, "queued")
 
 
 async def test_label_sets_are_refused_before_they_are_stored(tiny_backbone: Backbone) -> None:
