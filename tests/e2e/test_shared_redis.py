@@ -11,6 +11,8 @@ from benchmarks.process import ServiceProcess
 from tests.e2e.calls import LABELS, classify, ranking, upload, wait_until
 from tests.valkey import RealRedis, real_redis
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RealRedis]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.process import ServiceProcess
 from benchmarks.single_flight import rush
 from tests.e2e.calls import LABELS, classify, ranking, upload
+
+pytestmark = pytest.mark.slow
 
 
 def test_64_concurrent_first_requests_cost_one_adaptation(service: ServiceProcess) -> None:

@@ -6,8 +6,11 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from service.errors import StoreError
@@ -143,6 +146,28 @@ async def test_a_closed_store_says_so(store: Store) -> None:
         await store.get("record:a")
     with pytest.raises(StoreError):
         await store.put("record:a", b"late")
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
+
+
+@pytest.mark.parametrize("backend", ["memory", "sqlite-records", "redis-records", "redis-states"])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(keys=st.sets(TEXT.filter(bool), max_size=8), prefix=TEXT, after=TEXT, limit=st.integers(1, 5))
+def test_listing_equals_a_sorted_filter(
+    backend: str, request: pytest.FixtureRequest, *, keys: set[str], prefix: str, after: str, limit: int
+) -> None:
+    async def listed(folder: Path) -> list[str]:
+        store = build(backend, folder, request)
+        for key in keys:
+            await store.put(key, b"value")
+        found = await store.keys(prefix, after=after, limit=limit)
+        await store.close()
+        return found
+
+    with TemporaryDirectory() as folder:
+        found = asyncio.run(listed(Path(folder)))
+    assert found == sorted(key for key in keys if key.startswith(prefix) and key > after)[:limit]
 
 
 class Config:
