@@ -12,7 +12,6 @@ from types import FrameType
 import click
 import uvicorn
 
-from service.app import create_app
 from service.commands.display import notes
 from service.settings import Settings
 
@@ -56,6 +55,10 @@ def serve(**options: object) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     listener = listen(settings.host, settings.port)
+    notes().print(f"loading {settings.backbone} …", markup=False)
+    # Only now: torch takes seconds to import, and a wrong setting or a taken port should be said at once.
+    from service.app import create_app  # noqa: PLC0415
+
     app = create_app(settings)
     config = uvicorn.Config(
         app,
