@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -80,3 +81,12 @@ class SlowAdapter:
             raise AdaptationDiverged("the loss became nan")
         rows = torch.nn.functional.normalize(torch.randn(len(labels.classes), backbone.embed_dim), dim=1)
         return ClassState(self.name, self.version, rows, rows[0].clone(), backbone.logit_scale, info={"steps": 3})
+
+
+async def soon(condition: Callable[[], bool]) -> None:
+    """Returns once the condition holds; fails after five seconds."""
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("did not happen")

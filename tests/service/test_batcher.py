@@ -14,6 +14,7 @@ import pytest
 from adapters.errors import AdaptationCancelled
 from service.batcher import Batcher
 from service.errors import ComputeError, DeviceDead, InternalError, Overloaded, ShuttingDown
+from tests.service.fakes import soon
 
 Ints = Batcher[str, int, int]
 T = TypeVar("T")
@@ -54,14 +55,6 @@ async def batcher(device: Device, *, max_waiting: int = 100, max_batch: int = 8)
     finally:
         device.gate.release(1000)
         await made.stop()
-
-
-async def soon(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("did not happen")
 
 
 def start(call: Awaitable[T]) -> asyncio.Future[T]:

@@ -8,6 +8,7 @@ import base64
 import pytest
 
 from adapters.clip import Backbone
+from tests.service.fakes import soon
 from tests.service.served import photo, served
 
 PNG = {"Content-Type": "image/png"}
@@ -154,8 +155,7 @@ async def test_too_many_requests_at_once_are_told_when_to_come_back(tiny_backbon
         wait = {**PNG, "Prefer": "wait=5"}
         calls = [site.http.post("/v1/classify?labels=a,b", content=photo(), headers=wait) for _ in range(6)]
         running = asyncio.gather(*calls)
-        while site.value("selftpt_refused_total", reason="in_flight") < 2:
-            await asyncio.sleep(0.02)
+        await soon(lambda: site.value("selftpt_refused_total", reason="in_flight") == 2)
         site.slow.go.set()
         answers = await running
     statuses = sorted(answer.status_code for answer in answers)

@@ -10,6 +10,7 @@ import pytest
 
 from adapters.clip import Backbone
 from service.routes.label_sets import events
+from tests.service.fakes import soon
 from tests.service.served import Kept, photo, served
 
 ANIMALS = {"name": "animals", "classes": ["cat", {"name": "dog", "descriptions": ["a loyal pet"]}, "horse"]}
@@ -86,8 +87,9 @@ async def test_events_follow_an_adaptation_to_its_end(tiny_backbone: Backbone) -
     async with served(tiny_backbone) as site:
         await site.http.post("/v1/label-sets", json=ANIMALS)
         following = asyncio.ensure_future(followed(site, "/v1/label-sets/animals/events"))
-        while (await site.http.get("/v1/label-sets/animals")).json()["progress"] < 0.2:
-            await asyncio.sleep(0.02)
+        sets = site.runtime.core.label_sets
+        flight = sets.flight(await sets.find("animals"))
+        await soon(lambda: flight.snapshot.progress > 0.2)
         site.slow.go.set()
         seen = await following
     assert [kind for kind, _ in seen] == ["progress"] * (len(seen) - 1) + ["ready"]

@@ -21,7 +21,7 @@ from service.label_sets import LabelSets
 from service.records import RecordBook
 from service.states import States
 from service.telemetry.metrics import Metrics
-from tests.service.fakes import DictStore, SlowAdapter
+from tests.service.fakes import DictStore, SlowAdapter, soon
 
 ANIMALS = [ClassName.of(name) for name in ("cat", "dog", "horse")]
 
@@ -66,15 +66,6 @@ async def rig_on(
         await engine.stop()
 
 
-async def soon(condition: object) -> None:
-    assert callable(condition)
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("did not happen")
-
-
 async def test_while_adapting_zero_shot_answers_then_the_adapted_state(tiny_backbone: Backbone) -> None:
     async with rig_on(tiny_backbone) as rig:
         plan = rig.sets.plan((await rig.sets.upload(ANIMALS))[0])
@@ -102,7 +93,7 @@ async def test_a_waiter_that_gives_up_takes_nothing_from_the_others(tiny_backbon
     async with rig_on(tiny_backbone) as rig:
         plan = await rig.sets.inline(["cat", "dog"])
         first, second = (asyncio.ensure_future(rig.sets.serve(plan, wait=5)) for _ in range(2))
-        await soon(lambda: rig.slow.begun)
+        await soon(lambda: rig.slow.begun > 0)
         first.cancel()
         rig.slow.go.set()
         assert (await second).adapted
@@ -178,7 +169,7 @@ async def test_a_failed_adaptation_is_told_kept_and_tried_again_later(tiny_backb
 async def test_deleting_cancels_a_running_adaptation(tiny_backbone: Backbone) -> None:
     async with rig_on(tiny_backbone) as rig:
         record, _ = await rig.sets.upload(ANIMALS, name="animals")
-        await soon(lambda: rig.slow.begun)
+        await soon(lambda: rig.slow.begun > 0)
         await rig.sets.remove("animals")
         assert rig.value("selftpt_adaptations_total", adapter="self-tpt", outcome="cancelled") == 1
         with pytest.raises(NotFound):
@@ -217,7 +208,7 @@ async def test_records_stay_readable_while_their_store_is_down(tiny_backbone: Ba
 async def test_too_many_adaptations_refuse_uploads_before_storing(tiny_backbone: Backbone) -> None:
     async with rig_on(tiny_backbone, max_adaptations=1) as rig:
         await rig.sets.upload(ANIMALS)
-        await soon(lambda: rig.slow.begun)
+        await soon(lambda: rig.slow.begun > 0)
         with pytest.raises(Overloaded):
             await rig.sets.upload(ANIMALS[:2])
         assert len([key for key in rig.records.content if key.startswith("record:")]) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from service.app import create_app
 from service.runtime import Runtime
 from service.settings import Settings
 from service.stores import Stores
-from tests.service.fakes import DictStore, SlowAdapter
+from tests.service.fakes import DictStore, SlowAdapter, soon
 from tests.service.served import photo
 
 URL = "/v1/classify?labels=cat,dog"
@@ -58,14 +58,6 @@ async def running(backbone: Backbone) -> AsyncIterator[Process]:
     finally:
         if not serving.done():
             await process.stop()
-
-
-async def soon(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("did not happen")
 
 
 async def test_stopping_answers_everyone_and_ends_the_device_thread(tiny_backbone: Backbone) -> None:
