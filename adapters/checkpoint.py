@@ -31,7 +31,8 @@ def state_to_bytes(state: ClassState) -> bytes:
     """Header (magic, schema, CRC-32, length) and a safetensors body whose metadata carries the plain fields."""
     tensors = {"weights": state.weights, "background": state.background}
     tensors.update({f"extras.{key}": value for key, value in state.extras.items()})
-    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    # cloned, for safetensors refuses tensors that share memory, and a background may be a view of the weights
+    tensors = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
     plain = {
         "adapter": state.adapter,
         "version": state.version,

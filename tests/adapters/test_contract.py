@@ -110,3 +110,9 @@ def test_damaged_state_bytes_are_refused(tiny_backbone: Backbone) -> None:
     for data in damaged(state_to_bytes(state)):
         with pytest.raises(StateError):
             state_from_bytes(data)
+
+
+def test_a_state_whose_tensors_share_memory_is_stored_all_the_same() -> None:
+    weights = torch.nn.functional.normalize(torch.ones(2, 4), dim=-1)
+    state = ClassState("zero-shot", "v", weights, weights[0], logit_scale=1.0)
+    assert torch.equal(state_from_bytes(state_to_bytes(state)).background, weights[0])
