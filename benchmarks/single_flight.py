@@ -23,7 +23,7 @@ COUNTED = ("selftpt_adaptations_total", "selftpt_text_forwards_total", "selftpt_
 
 def rush(service: ServiceProcess, names: Sequence[str], callers: int) -> list[httpx.Response]:
     """All callers send their first request for these class names at once, each on its own connection."""
-    together = Barrier(callers)
+    together = Barrier(callers, timeout=60)
     image = IMAGE.read_bytes()
 
     def call(_: int) -> httpx.Response:
