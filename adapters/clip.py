@@ -103,6 +103,8 @@ def open_backbone(
         device=device,
         dtype=dtype,
     )
+    embed_dim = int(text.encode_texts(["a"]).shape[1])
+    text.prompts_encoded = 0  # that probe served nobody
     scale = float(model.logit_scale.exp())
     return Backbone(
         name=name,
@@ -111,7 +113,7 @@ def open_backbone(
         image=image,
         text=text,
         logit_scale=scale,
-        embed_dim=int(text.encode_texts(["a"]).shape[1]),
+        embed_dim=embed_dim,
         device=device,
         precision=precision,
         source=find_source_prompts(fingerprint, source_dir),

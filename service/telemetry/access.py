@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -10,7 +11,7 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import InternalError
+from service.errors import InternalError, ShuttingDown
 from service.problems import problem_response
 from service.telemetry.logging import request_id
 from service.telemetry.metrics import Metrics
@@ -40,6 +41,10 @@ class AccessMiddleware:
         self._metrics.in_flight.inc()
         try:
             await self._app(scope, receive, exchange.send)
+        except asyncio.CancelledError:  # the server's patience with requests in flight ended; they are told so
+            if exchange.status is not None:
+                raise
+            await problem_response(ShuttingDown())(scope, receive, exchange.send)
         except Exception as error:  # loop edge: nothing may leave a caller without an answer
             _log.exception("unexpected error", extra={"path": scope["path"]})
             if exchange.status is None:
