@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 CONCEPTS, IMAGES_PER_CONCEPT, PHOTOS, CORPUS = 448, 3, 80, 128
 RATES = {"text": 8e-4, "table": 6e-4, "projection": 1e-3, "scale": 1e-3}
 WARM_UP = 60
+SNAPSHOT_EVERY = 200
 REAL_SHARE = 0.6
 BARE_SHARE = 0.12
 SAME_TARGET = 0.8  # names whose targets are that close are not told apart
@@ -177,8 +178,11 @@ class Aligner:
         return F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
 
 
-def align(model: CLIP, material: Material, steps: int, seed: int = 0) -> None:
-    """Fit both towers in place; the weights are an average over the last part of training."""
+def align(model: CLIP, material: Material, steps: int, snapshot: Path, seed: int = 0) -> None:
+    """Fit both towers in place; the weights are an average over the last part of training.
+
+    `snapshot` receives the average from time to time, for a look at a long run.
+    """
     aligner = Aligner(model, material, seed)
     initialise_projection(model, material, aligner.directions)
     with torch.no_grad():
@@ -189,6 +193,8 @@ def align(model: CLIP, material: Material, steps: int, seed: int = 0) -> None:
         loss, parts = aligner.loss()
         optimizer.step(loss)
         average.update(model)
+        if step % SNAPSHOT_EVERY == SNAPSHOT_EVERY - 1:
+            torch.save(average.weights, snapshot)
         if step % 50 == 0:
             text = ", ".join(f"{name} {value:.3f}" for name, value in parts.items())
             logger.info(

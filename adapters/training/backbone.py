@@ -32,7 +32,7 @@ from adapters.training.wordnet import WordNet, read_wordnet
 logger = logging.getLogger(__name__)
 
 SEED = 0
-DISTIL_STEPS, ALIGN_STEPS = 800, 2000
+DISTIL_STEPS, ALIGN_STEPS = 800, 1700
 QUICK_DIVISOR = 10
 
 
@@ -90,7 +90,7 @@ class Build:
         photos = load_photos(self.data, self.work) if self.captions else []
         sampler = CorpusSampler(self.corpus, self.names, SEED + 1)
         material = Material(self.names, self.wordnet, self.teacher, domains, concepts, sampler, photos)
-        align(model, material, ALIGN_STEPS // self.divisor, SEED)
+        align(model, material, ALIGN_STEPS // self.divisor, self._path("snapshot"), SEED)
         torch.save(model.state_dict(), self._path("aligned"))
 
     def export(self) -> None:

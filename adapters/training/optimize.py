@@ -66,7 +66,7 @@ class AveragedWeights:
     def __init__(self, model: nn.Module, decay: float = 0.998) -> None:
         self._decay = decay
         self._steps = 0
-        self._average = {n: p.detach().clone() for n, p in model.named_parameters() if not n.startswith("visual.trunk")}
+        self.weights = {n: p.detach().clone() for n, p in model.named_parameters() if not n.startswith("visual.trunk")}
 
     @torch.no_grad()
     def update(self, model: nn.Module, every: int = 10) -> None:
@@ -76,12 +76,12 @@ class AveragedWeights:
             return
         keep = min(self._decay**every, self._steps / (self._steps + 10 * every))
         for name, parameter in model.named_parameters():
-            if name in self._average:
-                self._average[name].lerp_(parameter, 1 - keep)
+            if name in self.weights:
+                self.weights[name].lerp_(parameter, 1 - keep)
 
     def copy_to(self, model: nn.Module) -> None:
         """Replace the model's weights by the average."""
-        model.load_state_dict(self._average, strict=False)
+        model.load_state_dict(self.weights, strict=False)
 
 
 def encode_bucketed(model: CLIP, tokens_BL: Tensor) -> Tensor:
