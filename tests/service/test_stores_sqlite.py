@@ -54,7 +54,9 @@ def test_every_acknowledged_record_survives_kill_9(path: Path) -> None:
     acknowledged += [int(line) for line in writer.stdout.read().splitlines()]
     writer.stdout.close()
     writer.wait()
-    found = asyncio.run(SqliteFile(path).store("records").keys("record:", limit=1_000_000))
+    file = SqliteFile(path)
+    found = asyncio.run(file.store("records").keys("record:", limit=1_000_000))
+    asyncio.run(file.close())
     assert {f"record:{number:06}" for number in acknowledged} <= set(found)
 
 
