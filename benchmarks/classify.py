@@ -22,6 +22,7 @@ from benchmarks.load import Job, LoadProcess
 from benchmarks.names import class_names
 from benchmarks.process import ServiceProcess, running_service
 from benchmarks.report import progress, write, write_header, write_table
+from service.allocator import keep_large_blocks
 from service.settings import Settings
 
 IMAGES = Path(__file__).parents[1] / "examples" / "images"
@@ -74,6 +75,7 @@ def raw_loop(names: Sequence[str], images: Sequence[Path]) -> RawLoop:
     """The same model with the settings of the service. The product with the class weights costs the same whatever
     made them, so zero-shot ones do."""
     settings = Settings()
+    keep_large_blocks()
     torch.set_num_threads(settings.compute_threads)
     backbone = load_backbone(settings.backbone, device=settings.device, precision=settings.precision)
     return RawLoop(backbone, create_adapter("zero-shot", backbone).adapt(LabelSet.of(*names), backbone), images)

@@ -68,6 +68,11 @@ class Batcher(Generic[Key, Payload, Result]):
         return self._thread.is_alive() and not self._stopping
 
     @property
+    def thread_alive(self) -> bool:
+        """Whether the device thread still runs, also after `stop` lost its patience with it."""
+        return self._thread.is_alive()
+
+    @property
     def waiting(self) -> int:
         return self._queue.items_waiting
 

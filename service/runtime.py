@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from adapters import create_adapter
 from adapters.base import Adapter, InfoValue
 from adapters.clip import Backbone, load_backbone
+from adapters.errors import AdapterError
 from service.classifier import Admission, Classifier, Facts
 from service.decode import Decoder, ImageLimits
 from service.engine import LocalEngine, Timing
@@ -50,6 +51,7 @@ class Runtime:
         self.metrics = Metrics()
         self.admission = Admission(settings.max_in_flight, self.metrics)
         self.draining = False
+        self.start_failure: str | None = None
         self._backbone = backbone
         self._build_adapter = build_adapter
         self._given_stores = stores
@@ -69,8 +71,21 @@ class Runtime:
             raise NotReady("the stores are not open yet")
         return self._stores
 
+    @property
+    def device_busy(self) -> bool:
+        """Whether the device thread still runs. After `stop` that means: it did not end in time."""
+        return self._core is not None and self._core.engine.batcher.thread_alive
+
     async def start(self) -> None:
-        """Blocks until a first batch went through the device. Raises what keeps the service from starting."""
+        """Blocks until a first batch went through the device. Raises what keeps the service from starting, and keeps
+        its text in `start_failure` where that says all there is to know."""
+        try:
+            await self._start()
+        except (ServiceError, AdapterError) as error:
+            self.start_failure = str(error)
+            raise
+
+    async def _start(self) -> None:
         for name in unknown_variables():
             _log.warning("no setting reads this variable", extra={"variable": name})
         stores = self._stores = self._given_stores or await self._open_stores()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -12,6 +14,7 @@ from types import FrameType
 import click
 import uvicorn
 
+from service.allocator import keep_large_blocks
 from service.commands.display import notes
 from service.settings import Settings
 
@@ -49,6 +52,7 @@ class AnnouncingServer(uvicorn.Server):
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 def serve(**options: object) -> None:
     """Start the service. Options that are not given come from SELFTPT_* variables."""
+    keep_large_blocks()
     settings = Settings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]  # click's values are checked by Settings itself
     if settings.log_level != "debug":
         logging.getLogger().addFilter(is_ours_or_matters)
@@ -67,10 +71,32 @@ def serve(**options: object) -> None:
         server_header=False,
         timeout_graceful_shutdown=int(settings.shutdown_timeout) + 1,
     )
-    server = AnnouncingServer(config, address_of(listener), app.state.runtime.drain)
-    server.run(sockets=[listener])
-    if not server.started:
-        raise click.ClickException("the service did not start; the log above says why")
+    runtime = app.state.runtime
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not (runtime.start_failure and is_traceback(record)))
+    server = AnnouncingServer(config, address_of(listener), runtime.drain)
+    try:
+        server.run(sockets=[listener])
+    except SystemExit:
+        if runtime.start_failure:  # the server would end here with its own code and without a word
+            raise click.ClickException(runtime.start_failure) from None
+        raise
+    finally:
+        leave_if_busy(runtime.device_busy)
+
+
+def is_traceback(record: logging.LogRecord) -> bool:
+    return "Traceback (most recent call last)" in record.getMessage()
+
+
+def leave_if_busy(busy: bool) -> None:
+    """A device thread that did not end in time would crash the interpreter while that takes itself apart. Everybody
+    was answered and the stores are closed, so the process may as well end here."""
+    if not busy:
+        return
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def is_ours_or_matters(record: logging.LogRecord) -> bool:

@@ -70,6 +70,16 @@ def test_the_start_costs_less_than_ten_seconds_of_one_core(tmp_path: Path) -> No
     assert spent < START_CPU_SECONDS
 
 
+def test_a_start_that_cannot_succeed_says_why_in_words_and_not_as_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "selftpt.sqlite3").write_bytes(b"this is no database" * 100)
+    with serving(tmp_path) as (process, log):
+        assert process.wait(PATIENCE) != 0
+        text = log.read_text(encoding="utf-8")
+    assert "selftpt.sqlite3" in text.splitlines()[-1] + text.splitlines()[-2]
+    assert "Traceback" not in text
+
+
 def run_line(line: str) -> str:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
