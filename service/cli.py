@@ -14,6 +14,7 @@ import httpx
 from pydantic import ValidationError
 
 from service.client import ServiceProblem
+from service.openmp import wait_without_spinning
 
 COMMANDS = {
     "serve": ("service.commands.serve", "Start the service."),
@@ -52,6 +53,7 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: expected failures become one readable line and an exit code, unexpected ones keep their trace."""
+    wait_without_spinning()
     try:
         code = cli.main(prog_name="selftpt", standalone_mode=False)
     except click.exceptions.Exit as leaving:
