@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from adapters.clip import Backbone
-from service import openapi
-from service.body_limit import BodyLimitMiddleware
 from service.console import mount_console
+from service.http import openapi
+from service.http.body_limit import BodyLimitMiddleware
+from service.http.problems import install_problems
 from service.label_sets import BuildAdapter
-from service.problems import install_problems
 from service.readiness import ReadinessCheck
 from service.routes import classify, label_sets, ops
 from service.runtime import Runtime

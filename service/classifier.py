@@ -12,9 +12,9 @@ import anyio
 from service.decode import Decoder
 from service.engine import Engine, ImageJob, Scores
 from service.errors import DeadlineExceeded, LimitExceeded, Overloaded, ServiceError, Unprocessable
+from service.http.problems import problem_document, refusal_reason
 from service.images import Call, Upload
 from service.label_sets import LabelSets, Plan, Served
-from service.problems import problem_document, refusal_reason
 from service.schemas import ClassifyOptions
 from service.telemetry.metrics import Metrics
 

@@ -1,4 +1,4 @@
-"""The error tree of the service. Each class knows its HTTP status; `service/problems.py` is what speaks HTTP.
+"""The error tree of the service. Each class knows its HTTP status; `service/http/problems.py` is what speaks HTTP.
 
 ServiceError
 ├── BadRequest 400           the request cannot be read as what it says it is

@@ -11,11 +11,11 @@ from adapters.base import Adapter, ClassName, ClassState, InfoValue, LabelSet
 from adapters.checkpoint import STATE_SCHEMA
 from adapters.clip import Backbone
 from adapters.errors import AdapterError
+from service.class_states.flights import Flight, Snapshot, Status, Want
+from service.class_states.states import States
 from service.errors import InternalError, NotFound, NotReady, ServiceError, ShuttingDown
-from service.flights import Flight, Snapshot, Status, Want
 from service.label_limits import LabelLimits, check_tokens, label_set, refused
 from service.records import Record, RecordBook, record_id
-from service.states import States
 
 BuildAdapter = Callable[[str, Mapping[str, InfoValue]], Adapter]
 """Method name and options to adapter. Raises `AdapterError` for what does not exist."""

@@ -11,16 +11,16 @@ from adapters import create_adapter
 from adapters.base import Adapter, InfoValue
 from adapters.clip import Backbone, load_backbone
 from adapters.errors import AdapterError
+from service.class_states.hot_states import HotStates
+from service.class_states.states import States
 from service.classifier import Admission, Classifier, Facts
 from service.decode import Decoder, ImageLimits
 from service.engine import LocalEngine, Timing
 from service.errors import NotReady, ServiceError
-from service.hot_states import HotStates
 from service.label_limits import LabelLimits
 from service.label_sets import BuildAdapter, LabelSets
 from service.records import RecordBook
 from service.settings import Settings, unknown_variables
-from service.states import States
 from service.stores import Stores, open_stores
 from service.telemetry.metrics import Metrics
 

@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 
 from service.decode import FORMATS
 from service.errors import BadRequest, LimitExceeded, Unprocessable, UnsupportedType
+from service.http.problems import validation_problem
 from service.images import Call, Upload, from_base64
-from service.problems import validation_problem
 from service.schemas import ClassifyOptions, ClassifyRequest
 
 BODY_TYPES = (*FORMATS.values(), "application/octet-stream", "multipart/form-data", "application/json")

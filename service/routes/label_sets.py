@@ -10,11 +10,11 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from adapters.base import ClassName
-from service.deps import CoreDep, WaitDep
+from service.class_states.flights import Flight, Snapshot
 from service.errors import ServiceError
-from service.flights import Flight, Snapshot
-from service.prefer import applied
-from service.problems import problem_answers
+from service.http.deps import CoreDep, WaitDep
+from service.http.prefer import applied
+from service.http.problems import problem_answers
 from service.records import Record
 from service.routes.bodies import read_json
 from service.runtime import Core

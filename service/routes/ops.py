@@ -8,9 +8,9 @@ from starlette.responses import JSONResponse, Response
 
 from adapters import describe_methods
 from service.decode import FORMATS
-from service.deps import CoreDep, RuntimeDep
 from service.errors import NotFound
-from service.problems import problem_answers, problem_types
+from service.http.deps import CoreDep, RuntimeDep
+from service.http.problems import problem_answers, problem_types
 from service.readiness import ReadinessCheck
 from service.schemas import (
     AdaptersAnswer,

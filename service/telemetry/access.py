@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import InternalError, ShuttingDown
-from service.problems import problem_response
+from service.http.problems import problem_response
 from service.telemetry.logging import request_id
 from service.telemetry.metrics import Metrics
 

@@ -6,8 +6,8 @@ import anyio
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from service.body_limit import BodyLimitMiddleware
 from service.errors import LimitExceeded, Overloaded, RequestTimeout, ServiceError
+from service.http.body_limit import BodyLimitMiddleware
 
 SCOPE: Scope = {"type": "http", "headers": []}
 

@@ -12,14 +12,14 @@ import pytest
 from adapters import create_adapter
 from adapters.base import Adapter, ClassName, InfoValue
 from adapters.clip import Backbone
+from service.class_states.failures import Failures
+from service.class_states.hot_states import HotStates
+from service.class_states.states import States
 from service.engine import LocalEngine
 from service.errors import LimitExceeded, NotFound, Overloaded, StoreError, Unprocessable
-from service.failures import Failures
-from service.hot_states import HotStates
 from service.label_limits import LabelLimits
 from service.label_sets import LabelSets
 from service.records import RecordBook
-from service.states import States
 from service.telemetry.metrics import Metrics
 from tests.service.fakes import DictStore, SlowAdapter, soon
 

@@ -10,7 +10,7 @@ import yaml
 
 from adapters.clip import Backbone
 from service.app import create_app
-from service.openapi import page
+from service.http.openapi import page
 from service.settings import Settings
 
 CONTRACT = Path(__file__).resolve().parents[2] / "openapi.yaml"

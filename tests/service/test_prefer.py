@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.prefer import applied, preferred_wait
+from service.http.prefer import applied, preferred_wait
 
 
 @pytest.mark.parametrize(

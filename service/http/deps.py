@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from service.prefer import preferred_wait
+from service.http.prefer import preferred_wait
 from service.runtime import Core, Runtime
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from adapters.base import ClassState
 from adapters.checkpoint import state_from_bytes, state_to_bytes
 from adapters.errors import AdapterError, StateError
+from service.class_states.failures import Failures
+from service.class_states.flights import Flight, Reporter, Snapshot, Want, settled_flight
+from service.class_states.hot_states import HotStates
 from service.engine import Engine
 from service.errors import ComputeError, InternalError, Overloaded, ServiceError, ShuttingDown, StoreError
-from service.failures import Failures
-from service.flights import Flight, Reporter, Snapshot, Want, settled_flight
-from service.hot_states import HotStates
 from service.stores import Store
 from service.telemetry.metrics import Metrics
 

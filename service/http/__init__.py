@@ -1,0 +1,1 @@
+"""HTTP plumbing that routes and the application share: bodies, problems, preferences, the contract document."""
