@@ -1,4 +1,4 @@
-"""The image path from bytes to answer: label set, decode, engine, predictions. Knows no HTTP."""
+"""The image path from bytes to answer: label set, decode, engine, predictions. Its only HTTP: problem documents."""
 
 from __future__ import annotations
 
