@@ -30,9 +30,11 @@ logger = logging.getLogger(__name__)
 
 CONCEPTS, IMAGES_PER_CONCEPT, PHOTOS, CORPUS = 448, 3, 80, 128
 RATES = {"text": 8e-4, "table": 6e-4, "projection": 1e-3, "scale": 1e-3}
+REFINE_RATE = 0.6
 WARM_UP = 60
 SNAPSHOT_EVERY = 200
 REAL_SHARE = 0.6
+PHOTO_SHARE = 0.5
 BARE_SHARE = 0.12
 SAME_TARGET = 0.8  # names whose targets are that close are not told apart
 TEXT_TO_IMAGE, HEAD, CAPTION, DISTIL = 0.5, 0.7, 0.3, 1.0
@@ -50,22 +52,25 @@ class Material:
     domains: list[Domain]
     concepts: list[Concept]
     corpus: CorpusSampler
-    photos: list[tuple[Tensor, list[list[str]]]]  # features of one view of all Flickr8k images, their captions
+    photos: list[Tensor]  # features [P, 1280] of the captioned photographs, one tensor for each view
+    captions: list[list[str]]
+    mentioned: list[frozenset[str]]  # the senses that any caption of a photograph names
 
 
-def load_photos(data: Path, work: Path) -> list[tuple[Tensor, list[list[str]]]]:
-    """Flickr8k features with captions, one entry per view; the test split is left out."""
+def load_photos(data: Path, work: Path) -> tuple[list[Tensor], list[list[str]]]:
+    """Flickr8k features, one tensor for each view, and captions; the test split is left out."""
     captions: dict[str, list[str]] = {}
     for image, _, caption in read_captions(data):
         captions.setdefault(image, []).append(caption)
-    loaded = []
+    loaded, told = [], []
     for view, seed in (("plain", 0), ("crop", 4), ("low", 8)):
         path = feature_path(work, "source", "flickr8k", view, seed)
         if path.exists():
             record = torch.load(path, weights_only=True)
             rows = [row for row, file in enumerate(record["files"]) if file in captions]
-            loaded.append((record["features"][rows].float(), [captions[record["files"][row]] for row in rows]))
-    return loaded
+            loaded.append(record["features"][rows].float())
+            told = [captions[record["files"][row]] for row in rows]
+    return loaded, told
 
 
 def initialise_projection(model: CLIP, material: Material, directions: Tensor, seed: int = 0) -> None:
@@ -106,20 +111,29 @@ class Aligner:
         template = "{}" if self._random.random() < BARE_SHARE else draw_template(self._random)
         return template, self._material.names[position].text
 
-    def _images(self, numbers: list[int]) -> tuple[Tensor, list[str | None]]:
-        """Features of one image of each concept, and the synset that each image shows."""
+    def _images(self, numbers: list[int]) -> tuple[Tensor, list[frozenset[str]]]:
+        """Features of one image of each concept, and the synsets that each image shows."""
         shown = [self._sampler.member(number) for number in numbers]
         features = draw_pseudo(self.directions[[c.row for c in shown]], self._material.domains, self._generator)
+        synsets = [frozenset([concept.synset] if concept.synset else []) for concept in shown]
         for row, concept in enumerate(shown):
-            if concept.real and self._random.random() < REAL_SHARE:
+            # a hypernym such as `animal` is seen on photographs too, so ask the concept that was drawn
+            named = self._material.concepts[numbers[row]]
+            if named.photos and self._random.random() < PHOTO_SHARE:
+                photo = self._sampler.photo(named)
+                views = self._material.photos
+                features[row] = views[int(self._random.integers(len(views)))][photo]
+                synsets[row] = self._material.mentioned[photo]
+            elif concept.real and self._random.random() < REAL_SHARE:
                 domain, index = self._sampler.real(concept)
                 features[row] = self._material.domains[domain].features[index]
-        return features, [concept.synset for concept in shown]
+        return features, synsets
 
     def _photo_batch(self) -> tuple[Tensor, list[str]]:
         if not self._material.photos:
             return torch.empty(0, self._head[0].shape[1]), []
-        features, captions = self._material.photos[int(self._random.integers(len(self._material.photos)))]
+        features = self._material.photos[int(self._random.integers(len(self._material.photos)))]
+        captions = self._material.captions
         rows = self._random.choice(len(captions), PHOTOS, replace=False).tolist()
         return features[rows], [captions[row][int(self._random.integers(len(captions[row])))] for row in rows]
 
@@ -136,7 +150,7 @@ class Aligner:
         texts, told, distilled = encoded.split([len(numbers), len(captions), CORPUS])
         draws = [self._images(numbers) for _ in range(IMAGES_PER_CONCEPT)]
         raw = torch.cat([features for features, _ in draws])
-        shown = [synset for _, synsets in draws for synset in synsets]
+        shown = [synsets for _, drawn in draws for synsets in drawn]
         images = encode_features(self._model, torch.cat([raw, photos]))
         ignored = self._ignored(numbers, positions, shown)
         parts = {
@@ -148,7 +162,7 @@ class Aligner:
             parts["caption"] = CAPTION * self._caption_loss(images[len(raw) :], told)
         return torch.stack(list(parts.values())).sum(), {name: part.item() for name, part in parts.items()}
 
-    def _ignored(self, numbers: list[int], positions: list[int], shown: list[str | None]) -> Tensor:
+    def _ignored(self, numbers: list[int], positions: list[int], shown: list[frozenset[str]]) -> Tensor:
         """[images, texts] True where a text other than the image's own would not be wrong either."""
         told = [self._material.concepts[number].synset for number in numbers]
         targets = self._material.teacher.joint[positions]
@@ -178,16 +192,19 @@ class Aligner:
         return F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
 
 
-def align(model: CLIP, material: Material, steps: int, snapshot: Path, seed: int = 0) -> None:
+def align(model: CLIP, material: Material, steps: int, snapshot: Path, seed: int, *, refine: bool) -> None:
     """Fit both towers in place; the weights are an average over the last part of training.
 
+    Refining goes on from aligned towers at lower rates, where otherwise the projection starts from a regression.
     `snapshot` receives the average from time to time, for a look at a long run.
     """
     aligner = Aligner(model, material, seed)
-    initialise_projection(model, material, aligner.directions)
-    with torch.no_grad():
-        model.logit_scale.fill_(float(np.log(START_SCALE)))
-    optimizer = TowerOptimizer(model, steps, RATES, WARM_UP, extra=[model.logit_scale, aligner.scales])
+    if not refine:
+        initialise_projection(model, material, aligner.directions)
+        with torch.no_grad():
+            model.logit_scale.fill_(float(np.log(START_SCALE)))
+    rates = {group: rate * (REFINE_RATE if refine else 1.0) for group, rate in RATES.items()}
+    optimizer = TowerOptimizer(model, steps, rates, WARM_UP, extra=[model.logit_scale, aligner.scales])
     average = AveragedWeights(model)
     for step in range(steps):
         loss, parts = aligner.loss()

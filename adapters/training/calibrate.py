@@ -1,7 +1,7 @@
-"""The logit scale: chosen on small label sets of classes whose images training never saw, and development sets.
+"""The logit scale: chosen on small label sets of classes left out of training, and on development sets.
 
 Accuracy does not depend on it. The scale that training learns belongs to some 450 classes that have been seen; on
-ten new classes it is overconfident.
+ten new classes it is overconfident. Captioned photographs may still show a class whose own images are left out.
 """
 
 import logging

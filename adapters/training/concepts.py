@@ -1,7 +1,7 @@
 """What the alignment phase tells apart: classes, hypernyms and names, each with its spellings and its images."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from adapters.training.pseudo import Domain
 from adapters.training.wordnet import WordNet
 
 # share of the concepts of a step that come from each pool
-POOL_SHARES = {"imagenet": 0.56, "folder": 0.10, "hypernym": 0.08, "clip": 0.13, "wordnet": 0.13}
+POOL_SHARES = {"imagenet": 0.52, "folder": 0.08, "hypernym": 0.08, "photo": 0.14, "clip": 0.10, "wordnet": 0.08}
+PHOTOS_OF_A_CONCEPT = 12  # from so many captioned photographs on, a name belongs to the pool `photo`
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Concept:
 
     `spellings` are positions in the list of names; `members` are the concepts whose images show it (itself, or
     the classes below a hypernym); `row` is the name whose head row makes its pseudo-images; `real` lists
-    (domain, index) of its real features.
+    (domain, index) of its real features, `photos` the captioned photographs that show it.
     """
 
     pool: str
@@ -32,6 +33,7 @@ class Concept:
     members: tuple[int, ...]
     row: int
     real: tuple[tuple[int, int], ...]
+    photos: tuple[int, ...] = ()
 
 
 def folder_name(text: str) -> str:
@@ -45,6 +47,20 @@ def _real_features(domains: list[Domain]) -> dict[str, list[tuple[int, int]]]:
         for index, label in enumerate(domain.classes):
             found.setdefault(label.lower(), []).append((number, index))
     return found
+
+
+def with_photos(concepts: list[Concept], shown: list[frozenset[str]]) -> list[Concept]:
+    """The concepts with the photographs whose captions agree on them; `shown` holds the senses of each photograph."""
+    photos: dict[str, list[int]] = {}
+    for row, synsets in enumerate(shown):
+        for synset in synsets:
+            photos.setdefault(synset, []).append(row)
+    completed = []
+    for concept in concepts:
+        own = tuple(photos.get(concept.synset or "", ()))
+        moves = concept.pool in {"clip", "wordnet"} and len(own) >= PHOTOS_OF_A_CONCEPT
+        completed.append(replace(concept, pool="photo" if moves else concept.pool, photos=own))
+    return completed
 
 
 def build_concepts(data: Path, names: list[Name], wordnet: WordNet, domains: list[Domain]) -> list[Concept]:
@@ -69,7 +85,7 @@ def build_concepts(data: Path, names: list[Name], wordnet: WordNet, domains: lis
     for number, name in enumerate(names):
         if name.source in {"imagenet", "lemma", "hypernym"} or name.text in taken:
             continue
-        pool = name.source if name.source in POOL_SHARES else "folder"
+        pool = name.source if name.source in {"clip", "wordnet"} else "folder"
         features = tuple(real.get(name.text, ()))
         concepts.append(Concept(pool, (number,), name.synset, (len(concepts),), number, features))
     return concepts
@@ -105,6 +121,10 @@ class ConceptSampler:
         """A concept whose image shows this one."""
         return self.concepts[int(self._generator.choice(self.concepts[number].members))]
 
+    def photo(self, concept: Concept) -> int:
+        """One of the photographs that show the concept."""
+        return int(self._generator.choice(concept.photos))
+
     def real(self, concept: Concept) -> tuple[int, int]:
         """One of the concept's real features: a random domain, then a random image, so that rare views count."""
         by_domain: dict[int, list[int]] = {}
@@ -114,8 +134,8 @@ class ConceptSampler:
         return domain, int(self._generator.choice(by_domain[domain]))
 
 
-def related(wordnet: WordNet, shown: list[str | None], told: list[str | None]) -> Tensor:
-    """[B, T] True where the synset of an image and that of a text are equal or one lies above the other."""
+def related(wordnet: WordNet, shown: list[frozenset[str]], told: list[str | None]) -> Tensor:
+    """[B, T] True where a synset of an image and that of a text are equal or one lies above the other."""
     at: dict[str, list[int]] = {}
     under: dict[str, list[int]] = {}
     for column, synset in enumerate(told):
@@ -124,8 +144,8 @@ def related(wordnet: WordNet, shown: list[str | None], told: list[str | None]) -
             for ancestor in wordnet.ancestors(synset):
                 under.setdefault(ancestor, []).append(column)
     mask = torch.zeros(len(shown), len(told), dtype=torch.bool)
-    for row, synset in enumerate(shown):
-        if synset is not None:
+    for row, synsets in enumerate(shown):
+        for synset in synsets:
             columns = list(under.get(synset, ()))
             for ancestor in wordnet.ancestors(synset) | {synset}:
                 columns += at.get(ancestor, ())

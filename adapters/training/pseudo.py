@@ -28,10 +28,14 @@ DOMAINS = (
 )
 
 
+PLAIN_SETS = ("tiny_imagenet_train", "imagenet_det200_samples")  # their first domains are plain views
+
+
 @dataclass(frozen=True)
 class Domain:
     """Real features [N, 1280] of one kind of image with class names, their mean, residuals and mean offset length."""
 
+    name: str
     features: Tensor
     classes: list[str]
     mean: Tensor
@@ -66,15 +70,14 @@ def load_domains(work: Path, left_out: frozenset[str] = frozenset()) -> list[Dom
         # a class mean over n images takes 1/n of the variance with it
         residuals = (features - centroids[index]) * (counts / (counts - 1)).sqrt()
         norm = float((centroids - mean).norm(dim=1).mean())
-        domains.append(Domain(features, classes, mean, residuals, norm, share))
+        domains.append(Domain(name, features, classes, mean, residuals, norm, share))
     return domains
 
 
 def offset_directions(rows_ND: Tensor, domains: list[Domain]) -> Tensor:
     """Unit direction from the mean to each class, from its head row, by S w with a share of w."""
-    covariances = [
-        domain.residuals.T @ domain.residuals / len(domain.residuals) for domain in (domains[0], domains[-1])
-    ]
+    plain = [next(domain for domain in domains if domain.name == name) for name in PLAIN_SETS]
+    covariances = [domain.residuals.T @ domain.residuals / len(domain.residuals) for domain in plain]
     within = torch.stack(covariances).mean(0)
     within += SHRINKAGE * within.diagonal().mean() * torch.eye(len(within))
     spread = F.normalize(rows_ND @ within, dim=-1)
