@@ -71,3 +71,7 @@ def test_demo_photos_name_their_licence() -> None:
     photos = sorted((ROOT / "examples/images").glob("*.jpg"))
     assert photos
     assert all(f"`{photo.name}`" in listed and photo.stat().st_size < 120_000 for photo in photos)
+
+
+def test_source_prompts_are_packaged() -> None:
+    assert any(name.startswith("source_prompts/") and name.endswith(".safetensors") for name in packaged("adapters"))

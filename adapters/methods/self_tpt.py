@@ -33,12 +33,12 @@ class SelfTPTSettings:
     """Stage 2 and 3. The paper gives no step count, rate or temperature; these were chosen on development sets
     (docs/experiments.md). `steps` 0 serves the source prompts as they are."""
 
-    steps: int = 10
-    learning_rate: float = 5e-4
+    steps: int = 5
+    learning_rate: float = 1e-3
     temperature: float = 0.1
     class_batch: int = 128
     """Classes per step; larger label sets are walked through in a seeded order. Bounds the time of a step."""
-    chunk: int = 96
+    chunk: int = 64
     """Prompts encoded with a graph at a time. Bounds the memory and the length of a slice."""
     views: Literal["end", "mean"] = "mean"
     """Stage 3: the name-at-end view alone, or the mean of all four views."""

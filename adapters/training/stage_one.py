@@ -30,7 +30,7 @@ Report = Callable[[int, int, Mapping[str, float]], None]
 class StageOneSettings:
     """The paper leaves these open; chosen on development sets (docs/experiments.md)."""
 
-    steps: int = 300
+    steps: int = 150
     classes_per_step: int = 64
     images_per_class: int = 4
     learning_rate: float = 2e-3
