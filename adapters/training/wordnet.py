@@ -5,7 +5,6 @@ The file format is documented in wndb(5WN): one synset a line, hexadecimal word 
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 WORDNET = Path("/usr/share/wordnet")
@@ -44,11 +43,6 @@ class WordNet:
     senses: dict[str, tuple[str, ...]]
     counts: Counter[str]
     _ancestors: dict[str, frozenset[str]] = field(default_factory=dict, repr=False)
-
-    @cached_property
-    def depth_from_root(self) -> dict[str, int]:
-        """Length of the longest chain of hypernyms above each synset."""
-        return {offset: len(self.ancestors(offset)) for offset in self.synsets}
 
     def ancestors(self, offset: str) -> frozenset[str]:
         """All hypernyms of a synset, transitively, without itself."""
