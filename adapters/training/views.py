@@ -11,8 +11,8 @@ View = Callable[[Image.Image, int, np.random.Generator], Image.Image]
 def plain(image: Image.Image, size: int, generator: np.random.Generator) -> Image.Image:
     """open_clip's inference transform: shortest side to `size`, bicubic, centre crop."""
     width, height = image.size
-    scale = size / min(width, height)
-    resized = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
+    short = min(width, height)
+    resized = image.resize((size * width // short, size * height // short), Image.Resampling.BICUBIC)
     left, top = round((resized.width - size) / 2), round((resized.height - size) / 2)
     return resized.crop((left, top, left + size, top + size))
 
