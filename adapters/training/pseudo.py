@@ -67,8 +67,8 @@ def load_domains(work: Path, left_out: frozenset[str] = frozenset()) -> list[Dom
         centroids, index = class_statistics(features, classes)
         mean = centroids.mean(0)
         counts = torch.bincount(index)[index].unsqueeze(1)
-        # a class mean over n images takes 1/n of the variance with it
-        residuals = (features - centroids[index]) * (counts / (counts - 1)).sqrt()
+        # a class mean over n images takes 1/n of the variance with it; one image alone has no residual
+        residuals = (features - centroids[index]) * (counts / (counts - 1).clamp(min=1)).sqrt()
         norm = float((centroids - mean).norm(dim=1).mean())
         domains.append(Domain(name, features, classes, mean, residuals, norm, share))
     return domains
