@@ -23,7 +23,7 @@ from adapters.training.optimize import AveragedWeights, TowerOptimizer, encode_b
 from adapters.training.pseudo import Domain, draw_pseudo, offset_directions
 from adapters.training.teacher import Teacher
 from adapters.training.tower import PromptTokenizer, encode_features
-from adapters.training.trunk import feature_path, imagenet_head
+from adapters.training.trunk import feature_path
 from adapters.training.wordnet import WordNet
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Material:
     names: list[Name]
     wordnet: WordNet
     teacher: Teacher
+    head: tuple[Tensor, Tensor]  # weight and bias of the trunk's ImageNet classifier
     domains: list[Domain]
     concepts: list[Concept]
     corpus: CorpusSampler
@@ -104,7 +105,7 @@ class Aligner:
         self._random = np.random.default_rng(seed)
         self._tokenize = PromptTokenizer()
         self.directions = offset_directions(material.teacher.rows, material.domains)
-        self._head = imagenet_head()
+        self._head = material.head
         self.scales = nn.Parameter(torch.tensor([START_SCALE, START_SCALE * 0.6]).log())  # of head and captions
 
     def _prompt(self, position: int) -> tuple[str, str]:

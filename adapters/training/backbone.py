@@ -27,7 +27,7 @@ from adapters.training.pseudo import load_domains
 from adapters.training.senses import write_names
 from adapters.training.teacher import Teacher, build_teacher
 from adapters.training.tower import build_model
-from adapters.training.trunk import build_features
+from adapters.training.trunk import build_features, imagenet_head
 from adapters.training.wordnet import WordNet, read_wordnet
 
 logger = logging.getLogger(__name__)
@@ -119,6 +119,7 @@ class Build:
             names=self.names,
             wordnet=self.wordnet,
             teacher=self.teacher,
+            head=imagenet_head(),
             domains=domains,
             concepts=concepts,
             corpus=CorpusSampler(self.corpus, self.names, SEED + 1),
