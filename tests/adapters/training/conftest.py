@@ -17,7 +17,7 @@ WIDTH = 16
 LICENCE = "  1 This software and database is being provided to you, the LICENSEE.\n"
 DATA = """\
 00000001 03 n 01 entity 0 001 ~ 00000002 n 0000 | that which exists
-00000002 05 n 02 animal 0 beast 0 003 @ 00000001 n 0000 + 00000005 n 0101 @ 00000099 v 0101 | a living organism; "beasts of the field"
+00000002 05 n 02 animal 0 beast 0 003 @ 00000001 n 0000 + 00000005 n 0101 @ 00000099 v 0101 | alive; "wild beasts"
 00000003 05 n 02 dog 0 domestic_dog 0 001 @ 00000002 n 0000 | a pet; man's friend; "the dog barked"
 00000004 05 n 01 puppy 0 001 @ 00000003 n 0000 | a young dog
 00000005 18 n 02 person 0 individual 0 001 @ 00000001 n 0000 | a human being
