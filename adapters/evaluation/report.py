@@ -25,7 +25,7 @@ def markdown(results: Iterable[Result]) -> str:
     for method in methods:
         mine = [r for r in results if r.method == method]
         cells = [_cell([r for r in mine if r.set_name == name]) for name in sets]
-        seconds = spread([r.seconds for r in mine if r.seed == mine[0].seed], digits=2)
+        seconds = _range([r.seconds for r in mine])
         lines.append(_row([method, *cells, _mean_cell(mine), seconds]))
     return "\n".join(lines)
 
@@ -56,6 +56,12 @@ def _mean_cell(results: Sequence[Result]) -> str:
     top1 = [statistics.fmean(r.score.top1 for r in results if r.seed == seed) for seed in seeds]
     ece = [statistics.fmean(r.score.ece for r in results if r.seed == seed) for seed in seeds]
     return f"{spread(top1)} / {spread(ece)}"
+
+
+def _range(values: Sequence[float]) -> str:
+    """From the quickest to the slowest: label sets differ in size, so a mean would say nothing."""
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _row(cells: Iterable[str]) -> str:
