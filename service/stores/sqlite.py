@@ -115,8 +115,10 @@ class SqliteFile:
             raise sqlite3.DatabaseError(verdict)
 
     def _check_owner(self, db: sqlite3.Connection) -> None:
-        owner, schema = _pragma(db, "application_id"), _pragma(db, "user_version")
-        if owner != APPLICATION_ID and (owner or schema or _pragma(db, "schema_version")):
+        with db:
+            db.execute("BEGIN")  # one look at all three: somebody else may be creating the file just now
+            owner, schema, changes = (_pragma(db, one) for one in ("application_id", "user_version", "schema_version"))
+        if owner != APPLICATION_ID and (owner or schema or changes):
             raise StoreError(f"{self.path} belongs to another program; choose another data directory")
         if schema > SCHEMA:
             raise StoreError(
