@@ -60,7 +60,7 @@ $(SYSTEM): | $(BIN)/python
 	@if for name in chromium chromium-browser google-chrome; do command -v $$name && break; done >/dev/null 2>&1; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 		echo "installing chromium for the page tests"; \
-		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation; } >$(VENV)/apt.log 2>&1 \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation curl; } >$(VENV)/apt.log 2>&1 \
 		|| echo "chromium could not be installed ($(VENV)/apt.log): the page tests will be skipped, or fail in CI" >&2; \
 	else echo "no chromium found: the page tests will be skipped" >&2; fi
 	@touch $@

@@ -18,6 +18,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.needs import missing
+
 ROOT = Path(__file__).resolve().parents[2]
 START_CPU_SECONDS = 10.0
 PATIENCE = 60.0
@@ -82,7 +84,7 @@ def test_a_start_that_cannot_succeed_says_why_in_words_and_not_as_a_traceback(tm
 
 def run_line(line: str) -> str:
     if shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
+        raise missing("curl is not installed")
     run = subprocess.run(["sh", "-c", f"{line} -sS"], capture_output=True, text=True, cwd=ROOT, timeout=60, check=True)
     return run.stdout
 
