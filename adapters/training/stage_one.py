@@ -53,7 +53,7 @@ class Step:
 
 
 class StageOne:
-    """Context and projection head in training. `run` may be called again to go on from a saved state."""
+    """Context and projection head in training, with what each step draws from."""
 
     def __init__(self, backbone: Backbone, data: FeatureSet, settings: StageOneSettings) -> None:
         text = backbone.text

@@ -68,7 +68,8 @@ async def list_label_sets(
     core: CoreDep, after: Annotated[str, Query()] = "", limit: Annotated[int, Query(ge=1, le=100)] = 50
 ) -> Response:
     records, following = await core.label_sets.records.page(after=after, limit=limit)
-    return JSONResponse({"label_sets": [await summary(core, record) for record in records], "next": following})
+    rows = [summary(record, await known(core, record)) for record in records]
+    return JSONResponse({"label_sets": rows, "next": following})
 
 
 @router.get(
@@ -127,8 +128,7 @@ def class_name(entry: str | ClassEntry) -> ClassName:
     return ClassName.of(entry.name, tuple(entry.aliases), tuple(entry.descriptions))
 
 
-async def summary(core: Core, record: Record) -> dict[str, Any]:
-    snapshot = await known(core, record)
+def summary(record: Record, snapshot: Snapshot) -> dict[str, Any]:
     return {
         "id": record.id,
         "name": record.name,
@@ -148,11 +148,11 @@ async def known(core: Core, record: Record) -> Snapshot:
 
 
 async def shown(core: Core, record: Record) -> dict[str, Any]:
-    answer = await summary(core, record)
+    snapshot = await known(core, record)
+    answer = summary(record, snapshot)
     names = list(record.labels.names)
     answer |= {"options": dict(record.options), "classes": names, "templates": list(record.labels.templates)}
     answer |= {"seconds": None, "bytes": None, "fingerprint": core.backbone.fingerprint, "version": "", "info": {}}
-    snapshot = await known(core, record)
     if snapshot.error is not None:
         return answer | {"error": snapshot.error}
     want = core.label_sets.plan(record).want
