@@ -132,10 +132,14 @@ async def test_eviction_takes_states_and_leaves_records() -> None:
         for number in range(100):
             await records.put(f"record:{number:03}", bytes(1000))
             await states.put(f"state:{number:03}", bytes(100_000))
-        assert await states.get("state:000") is None
-        assert len(await records.keys("record:", limit=200)) == 100
-        assert await records.get("record:000") == bytes(1000)
+        # The server samples what it evicts, so no one state is sure to go; 10 MB do not fit into 6 MB, so many must.
+        kept = [number for number in range(100) if await states.get(f"state:{number:03}") is not None]
+        found = [await records.get(f"record:{number:03}") for number in range(100)]
+        listed = await records.keys("record:", limit=200)
         await server.close()
+    assert 0 < len(kept) < 60
+    assert found == [bytes(1000)] * 100
+    assert len(listed) == 100
 
 
 async def test_states_expire_unless_they_are_used(redis: RealRedis) -> None:
