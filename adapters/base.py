@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from adapters.errors import LabelSetError
+from adapters.errors import LabelSetError, SupportError
 
 if TYPE_CHECKING:
     from adapters.clip import Backbone
@@ -101,24 +101,61 @@ def content_hash(content: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Support:
-    """A few labelled images for the methods that learn from them: uint8 pixels [N, 3, S, S] and class rows [N]."""
+    """A few labelled images for the methods that learn from them: uint8 pixels [N, 3, S, S], class rows [N], and per
+    image a caption or None. `captions` is empty or has one entry per image."""
 
     pixels: Tensor
     labels: Tensor
+    captions: tuple[str | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.pixels) != len(self.labels) or len(self.captions) not in (0, len(self.labels)):
+            raise SupportError(
+                f"{len(self.pixels)} images, {len(self.labels)} labels and {len(self.captions)} captions do not match"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def per_class(self, classes: int) -> Tensor:
+        """Images of each class, [classes]."""
+        return torch.bincount(self.labels, minlength=classes)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageNeeds:
-    """What a class state asks of the image path. Holds no tensors: equality makes it the batching key."""
+    """What a class state asks of the image path. Holds no tensors: equality makes it the batching key.
+
+    views: images per image: the standard view first, then random crops (`Preprocess.views`).
+    prompts, layers, before_norm: shape of the visual prompts that the image tower runs with; 0 prompts for none.
+    scored_by: name of the `ImageAdapter` whose `logits` take the place of a product with the class weights, or "".
+    """
 
     views: int = 1
     prompts: int = 0
-    tokens: bool = False
+    layers: int = 0
+    before_norm: bool = False
+    scored_by: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VisualPrompts:
+    """Learnt tokens for the image tower: float32 [J, P, V] for all images, or [B, J, P, V] one set per image.
+
+    The P tokens of layer 0 are added to the sequence after position embedding (before the first norm, or after it);
+    those of layers 1 to J - 1 take their place at the entrance of that block. V is the tower's token width.
+    """
+
+    tokens: Tensor
+    before_norm: bool = False
 
 
 PLAIN = ImageNeeds()
+
+VISUAL_PROMPTS, VISUAL_PROMPTS_BEFORE_NORM = "visual_prompts", "visual_prompts_before_norm"
+"""Names under which a class state keeps visual prompts among its extras."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,6 +187,14 @@ class ClassState:
         tensors = [self.weights, self.background, *self.extras.values()]
         return sum(t.numel() * t.element_size() for t in tensors)
 
+    @property
+    def visual_prompts(self) -> VisualPrompts | None:
+        """The visual prompts among the extras, [J, P, V]."""
+        for name, before_norm in ((VISUAL_PROMPTS, False), (VISUAL_PROMPTS_BEFORE_NORM, True)):
+            if name in self.extras:
+                return VisualPrompts(self.extras[name], before_norm)
+        return None
+
 
 @runtime_checkable
 class Adapter(Protocol):
@@ -171,6 +216,25 @@ class Adapter(Protocol):
         """Deterministic for one version on one machine. Raises `LabelSetError` before any model work when a class
         cannot be encoded, `AdaptationDiverged` when the result is not finite."""
         ...
+
+
+@runtime_checkable
+class ImageAdapter(Adapter, Protocol):
+    """A method whose scores depend on the image in more than a product with fixed class weights."""
+
+    def logits(self, pixels: Tensor, state: ClassState, backbone: Backbone) -> Tensor:
+        """uint8 pixels [B, 3, S, S], or [B, V, 3, S, S] when `needs(state).views` is V > 1, to logits [B, C] float32.
+        Row b depends on image b only, whatever else is in the batch."""
+        ...
+
+
+def needs_of(state: ClassState) -> ImageNeeds:
+    """The needs of a state whose images are scored by a product with its class weights."""
+    prompts = state.visual_prompts
+    if prompts is None:
+        return PLAIN
+    layers, count = prompts.tokens.shape[:2]
+    return ImageNeeds(prompts=count, layers=layers, before_norm=prompts.before_norm)
 
 
 def cosine_logits(features_BD: Tensor, state: ClassState) -> Tensor:

@@ -23,6 +23,22 @@ class Method:
     settings: type[Any]
     build: Callable[[Any, Backbone], Adapter]
     learns_prompts: bool = True
+    support: int = 0
+    """Support images that every class must have."""
+    captions: bool = False
+    """Whether captions of support images are used where they are given."""
+    image_tokens: bool = False
+    """Whether the image tower must be promptable."""
+    open_set: bool = True
+    """Whether classes can be added without support images for them."""
+    scores_images: bool = False
+    """Whether every image costs more than one tower pass and a product with fixed class weights."""
+
+    @property
+    def needs(self) -> dict[str, int | bool]:
+        """What it takes to use it, as plain data."""
+        facts = ("learns_prompts", "support", "captions", "image_tokens", "open_set", "scores_images")
+        return {fact: getattr(self, fact) for fact in facts}
 
 
 METHODS: Mapping[str, Method] = {
@@ -64,7 +80,7 @@ def describe_methods() -> list[dict[str, Any]]:
             "name": name,
             "summary": method.summary,
             "options": {f.name: f.default for f in fields(method.settings)},
-            "image_needs": {"views": 1, "prompts": 0, "tokens": False},
+            "needs": method.needs,
         }
         for name, method in METHODS.items()
     ]
