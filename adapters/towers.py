@@ -12,24 +12,50 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adapters.base import LabelSet
+from adapters.base import LabelSet, VisualPrompts
 from adapters.errors import BackboneError, LabelSetError
 from adapters.layout import PromptLayout
+from adapters.vision.sequence import TokenTower, check_prompts
 
 PROMPT_RESERVE = 12
 """Tokens kept free around a class name: start, end, and the longest hand-written template in use."""
 
 
 class ImageTower:
-    """Pixels to unit image features. Frozen."""
+    """Pixels to unit image features. Frozen. Where the tower could be opened, learnt prompts join its tokens.
 
-    def __init__(self, encode_image: Callable[[Tensor], Tensor], mean: Sequence[float], std: Sequence[float],
-                 *, device: torch.device, dtype: torch.dtype) -> None:  # fmt: skip
+    `closed` is the reason why it could not be.
+    """
+
+    def __init__(self, encode_image: Callable[[Tensor], Tensor], mean: Sequence[float], std: Sequence[float], *,
+                 device: torch.device, dtype: torch.dtype, tokens: TokenTower | None = None,
+                 closed: str = "its image tower was not opened") -> None:  # fmt: skip
         self._encode_image = encode_image
         self._mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, -1, 1, 1)
+        self._tokens, self._closed = tokens, closed
         self.device = device
         self.dtype = dtype
+
+    @property
+    def promptable(self) -> bool:
+        """Whether visual prompts and tokens can be had from this tower."""
+        return self._tokens is not None
+
+    @property
+    def token_width(self) -> int:
+        """Width V of its tokens, 0 without."""
+        return self._tokens.token_width if self._tokens is not None else 0
+
+    @property
+    def depth(self) -> int:
+        """Blocks that prompts can enter, 0 without."""
+        return self._tokens.depth if self._tokens is not None else 0
+
+    @property
+    def tokens_version(self) -> str:
+        """Hash of weights that the token path adds to the open_clip model, "" if it adds none."""
+        return self._tokens.version if self._tokens is not None else ""
 
     def normalize(self, pixels_B3SS: Tensor) -> Tensor:
         """uint8 pixels to the tower's input. The same arithmetic, in the same order, as torchvision's ToTensor and
@@ -42,6 +68,36 @@ class ImageTower:
         """uint8 [B, 3, S, S] to float32 unit rows [B, D]."""
         features_BD = self._encode_image(self.normalize(pixels_B3SS))
         return F.normalize(features_BD.float(), dim=-1)
+
+    @torch.no_grad()
+    def stem(self, pixels_B3SS: Tensor) -> Tensor:
+        """uint8 [B, 3, S, S] to what comes before any prompt, one row per image: worth keeping when the same images
+        pass with many prompts. Raises `BackboneError` when the tower is not promptable."""
+        return self._opened().stem(self.normalize(pixels_B3SS))
+
+    def encode_stem(self, stem: Tensor, prompts: VisualPrompts | None) -> Tensor:
+        """Rows of `stem` to float32 unit rows [B, D]; differentiable in the prompts."""
+        tokens = self._opened()
+        if prompts is not None:
+            check_prompts(prompts, images=len(stem), width=tokens.token_width, depth=tokens.depth)
+        return F.normalize(tokens.features(stem, prompts).float(), dim=-1)
+
+    @torch.no_grad()
+    def encode_prompted(self, pixels_B3SS: Tensor, prompts: VisualPrompts | None) -> Tensor:
+        """uint8 [B, 3, S, S] with prompts for all images or one set per image, to float32 unit rows [B, D]."""
+        return self.encode_stem(self.stem(pixels_B3SS), prompts)
+
+    @torch.no_grad()
+    def stem_tokens(self, stem: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of `stem` to float32 tokens [B, T, D] of the last block, projected but without the final norm, and
+        image features [B, D]; neither normalised, since their lengths weigh in where they are joined."""
+        tokens_BTD, features_BD = self._opened().tokens(stem)
+        return tokens_BTD.float(), features_BD.float()
+
+    def _opened(self) -> TokenTower:
+        if self._tokens is None:
+            raise BackboneError(f"this backbone cannot run visual prompts: {self._closed}")
+        return self._tokens
 
 
 class TextTower:
@@ -94,8 +150,10 @@ class TextTower:
                        field=f"templates[{index}]")  # fmt: skip
 
     @torch.no_grad()
-    def encode_texts(self, texts: Sequence[str], *, chunk: int = 256, tick: Callable[[], None] | None = None) -> Tensor:
-        """Plain texts to float32 unit rows [N, D], `chunk` at a time; `tick` is called between chunks."""
+    def encode_texts(self, texts: Sequence[str], *, chunk: int = 256, tick: Callable[[], None] | None = None,
+                     unit: bool = True) -> Tensor:  # fmt: skip
+        """Plain texts to float32 rows [N, D], `chunk` at a time; `tick` is called between chunks. Rows are unit vectors
+        unless `unit` is false: then they keep the tower's own lengths."""
         rows = []
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # similar lengths together: less padding
         for start in range(0, len(order), chunk):
@@ -106,7 +164,8 @@ class TextTower:
         features_ND = torch.cat(rows)
         back = torch.empty(len(order), dtype=torch.long)
         back[torch.tensor(order)] = torch.arange(len(order))
-        return features_ND[back.to(features_ND.device)]
+        features_ND = features_ND[back.to(features_ND.device)]
+        return F.normalize(features_ND, dim=-1) if unit else features_ND
 
     def embed_tokens(self, ids: Iterable[int]) -> Tensor:
         """Token embeddings [n, W] float32, the usual start of learnable context."""
@@ -123,18 +182,37 @@ class TextTower:
         n, width = ids_NL.shape[0], embedded_NLW.shape[-1]
         ctx_NMW = ctx_MW.to(embedded_NLW.dtype).unsqueeze(0).expand(n, -1, -1)
         x_NLW = embedded_NLW.scatter(1, slots_NM1.expand(-1, -1, width), ctx_NMW)
-        return self._transform(x_NLW, layout.eot_N.to(self.device))
+        return F.normalize(self._transform(x_NLW, layout.eot_N.to(self.device)), dim=-1)
+
+    def encode_sequences(self, slots_NMW: Tensor, *, stop: Sequence[int]) -> Tensor:
+        """Sequences of their own for every row: start, the M given embeddings, the embeddings of `stop`, end; to
+        float32 rows [N, D] of the tower's own lengths. Differentiable in the given embeddings."""
+        self._require_promptable()
+        n, slots = slots_NMW.shape[:2]
+        if slots + len(stop) + 2 > self.context_length:
+            raise BackboneError(f"{slots} embeddings do not fit a context of {self.context_length} tokens")
+        frozen = self.embed_tokens([self.sot, *stop, self.eot]).expand(n, -1, -1)
+        x_NLW = torch.cat([frozen[:, :1], slots_NMW, frozen[:, 1:]], dim=1).to(self._dtype)
+        return self._transform(x_NLW, torch.full((n,), x_NLW.shape[1] - 1, device=self.device))
+
+    @property
+    def token_embeddings(self) -> Tensor:
+        """The frozen table [vocabulary, W] in the tower's precision."""
+        self._require_promptable()
+        table: Tensor = self._tower.token_embedding.weight
+        return table.detach()
 
     def _encode_ids(self, ids_NL: Tensor) -> Tensor:
         if not self.promptable:
             self.prompts_encoded += ids_NL.shape[0]
-            return F.normalize(self._encode_text(ids_NL).float(), dim=-1)
+            features_ND: Tensor = self._encode_text(ids_NL).float()
+            return features_ND
         eot_N = (ids_NL == self.eot).int().argmax(dim=-1)
         ids_NL = ids_NL[:, : int(eot_N.max()) + 1]
         return self._transform(self._tower.token_embedding(ids_NL).to(self._dtype), eot_N)
 
     def _transform(self, x_NLW: Tensor, eot_N: Tensor) -> Tensor:
-        """Embedded tokens (without positions) to unit features, as open_clip's own encode_text does."""
+        """Embedded tokens (without positions) to features, as open_clip's own encode_text does."""
         tower = self._tower
         n, length = x_NLW.shape[:2]
         self.prompts_encoded += n
@@ -142,11 +220,10 @@ class TextTower:
         x_NLW = tower.transformer(x_NLW, attn_mask=tower.attn_mask[:length, :length])
         pooled_NW = tower.ln_final(x_NLW[torch.arange(n, device=x_NLW.device), eot_N])
         projection = tower.text_projection
-        if projection is None:
-            features_ND = pooled_NW
-        else:
+        features_ND: Tensor = pooled_NW
+        if projection is not None:
             features_ND = projection(pooled_NW) if isinstance(projection, nn.Linear) else pooled_NW @ projection
-        return F.normalize(features_ND.float(), dim=-1)
+        return features_ND.float()
 
     def _require_promptable(self) -> None:
         if not self.promptable:
