@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.transforms import functional as TF  # torchvision's own convention
 
 from adapters.checkpoint import SourcePrompts, find_source_prompts
+from adapters.crops import random_crop
 from adapters.errors import BackboneError
 from adapters.towers import ImageTower, TextTower
 
@@ -38,6 +40,13 @@ class Preprocess:
         """A decoded image to uint8 [3, S, S]."""
         pixels: Tensor = TF.pil_to_tensor(self.resize(image))
         return pixels
+
+    def views(self, image: Image.Image, count: int, *, seed: int) -> Tensor:
+        """A decoded image to uint8 [count, 3, S, S]: what `pixels` gives, then random crops of the whole image. The
+        same seed gives the same views."""
+        draw, whole = random.Random(seed), image.convert("RGB")
+        crops = [random_crop(whole, self.size, draw) for _ in range(count - 1)]
+        return torch.stack([self.pixels(image), *crops])
 
 
 @dataclass(frozen=True, slots=True)
