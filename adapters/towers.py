@@ -174,13 +174,14 @@ class TextTower:
         return table[torch.tensor(list(ids), device=self.device)].detach().float()
 
     def encode_prompts(self, ctx_MW: Tensor, layout: PromptLayout) -> Tensor:
-        """Prompts with `ctx_MW` written into their free slots, to float32 unit rows [N, D]; differentiable in ctx."""
+        """Prompts with `ctx_MW` written into their free slots, to float32 unit rows [N, D]; differentiable in ctx.
+        A context [N, M, W] holds a prompt's own."""
         self._require_promptable()
         ids_NL = layout.ids_NL.to(self.device)
         slots_NM1 = layout.slots_NM.to(self.device).unsqueeze(-1)
         embedded_NLW = self._tower.token_embedding(ids_NL).detach().to(self._dtype)
         n, width = ids_NL.shape[0], embedded_NLW.shape[-1]
-        ctx_NMW = ctx_MW.to(embedded_NLW.dtype).unsqueeze(0).expand(n, -1, -1)
+        ctx_NMW = ctx_MW.to(embedded_NLW.dtype).expand(n, -1, -1)
         x_NLW = embedded_NLW.scatter(1, slots_NM1.expand(-1, -1, width), ctx_NMW)
         return F.normalize(self._transform(x_NLW, layout.eot_N.to(self.device)), dim=-1)
 
