@@ -10,6 +10,7 @@ from adapters.base import Adapter, InfoValue
 from adapters.clip import Backbone
 from adapters.errors import OptionError
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
+from adapters.methods.tpt import TPT, TPTSettings
 from adapters.methods.zero_shot import ZeroShot, ZeroShotSettings
 
 AUTO = "auto"
@@ -50,6 +51,12 @@ METHODS: Mapping[str, Method] = {
     ),
     "self-tpt": Method(
         "Context adapted once per label set by contrasting the class names (Self-TPT).", SelfTPTSettings, SelfTPT
+    ),
+    "tpt": Method(
+        "Context tuned for every image on the entropy of its views (TPT), or their vote: the costly baseline.",
+        TPTSettings,
+        lambda settings, backbone: TPT(settings),
+        scores_images=True,
     ),
 }
 METHOD_NAMES: tuple[str, ...] = tuple(METHODS)
