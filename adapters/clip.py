@@ -20,6 +20,7 @@ from adapters.checkpoint import SourcePrompts, find_source_prompts
 from adapters.crops import random_crop
 from adapters.errors import BackboneError
 from adapters.towers import ImageTower, TextTower
+from adapters.vision.opening import open_tokens
 
 BUNDLED = "bundled"
 BUNDLED_DIR = Path(__file__).parent / "bundled"
@@ -105,13 +106,7 @@ def open_backbone(
     if any(p.ndim == MATRIX_DIMENSIONS for p in model.visual.parameters()):
         model.visual.to(memory_format=torch.channels_last)
     text = TextTower(model, tokenizer, device=device)
-    image = ImageTower(
-        model.encode_image,
-        preprocess.mean,
-        preprocess.std,
-        device=device,
-        dtype=dtype,
-    )
+    image = _image_tower(model, preprocess, device=device, dtype=dtype)
     embed_dim = int(text.encode_texts(["a"]).shape[1])
     text.prompts_encoded = 0  # that probe served nobody
     scale = float(model.logit_scale.exp())
@@ -126,6 +121,17 @@ def open_backbone(
         device=device,
         precision=precision,
         source=find_source_prompts(fingerprint, source_dir),
+    )
+
+
+def _image_tower(model: Any, preprocess: Preprocess, *, device: torch.device, dtype: torch.dtype) -> ImageTower:
+    tokens, closed = None, ""
+    try:
+        tokens = open_tokens(model.visual)
+    except BackboneError as error:
+        closed = str(error)
+    return ImageTower(
+        model.encode_image, preprocess.mean, preprocess.std, device=device, dtype=dtype, tokens=tokens, closed=closed
     )
 
 
