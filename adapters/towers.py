@@ -120,6 +120,7 @@ class TextTower:
             self.eot: int = tokenizer.eot_token_id
             self.width: int = int(self._tower.token_embedding.weight.shape[1])
             self._dtype: torch.dtype = self._tower.transformer.get_cast_dtype()
+            self.depth: int = len(self._tower.transformer.resblocks)
 
     @property
     def max_name_tokens(self) -> int:
@@ -173,17 +174,20 @@ class TextTower:
         table: Tensor = self._tower.token_embedding.weight
         return table[torch.tensor(list(ids), device=self.device)].detach().float()
 
-    def encode_prompts(self, ctx_MW: Tensor, layout: PromptLayout) -> Tensor:
+    def encode_prompts(self, ctx_MW: Tensor, layout: PromptLayout, *, deep_IMW: Tensor | None = None) -> Tensor:
         """Prompts with `ctx_MW` written into their free slots, to float32 unit rows [N, D]; differentiable in ctx.
-        A context [N, M, W] holds a prompt's own."""
+        A context [N, M, W] holds a prompt's own. Row i of `deep_IMW` takes the place of the hidden states of the slots
+        at the entrance of block i + 1."""
         self._require_promptable()
         ids_NL = layout.ids_NL.to(self.device)
         slots_NM1 = layout.slots_NM.to(self.device).unsqueeze(-1)
         embedded_NLW = self._tower.token_embedding(ids_NL).detach().to(self._dtype)
         n, width = ids_NL.shape[0], embedded_NLW.shape[-1]
         ctx_NMW = ctx_MW.to(embedded_NLW.dtype).expand(n, -1, -1)
-        x_NLW = embedded_NLW.scatter(1, slots_NM1.expand(-1, -1, width), ctx_NMW)
-        return F.normalize(self._transform(x_NLW, layout.eot_N.to(self.device)), dim=-1)
+        slots_NMW = slots_NM1.expand(-1, -1, width)
+        x_NLW = embedded_NLW.scatter(1, slots_NMW, ctx_NMW)
+        layers = [] if deep_IMW is None else list(deep_IMW.to(self._dtype).unsqueeze(1).expand(-1, n, -1, -1))
+        return F.normalize(self._transform(x_NLW, layout.eot_N.to(self.device), slots_NMW, layers), dim=-1)
 
     def encode_sequences(self, slots_NMW: Tensor, *, stop: Sequence[int]) -> Tensor:
         """Sequences of their own for every row: start, the M given embeddings, the embeddings of `stop`, end; to
@@ -212,13 +216,22 @@ class TextTower:
         ids_NL = ids_NL[:, : int(eot_N.max()) + 1]
         return self._transform(self._tower.token_embedding(ids_NL).to(self._dtype), eot_N)
 
-    def _transform(self, x_NLW: Tensor, eot_N: Tensor) -> Tensor:
-        """Embedded tokens (without positions) to features, as open_clip's own encode_text does."""
+    def _transform(self, x_NLW: Tensor, eot_N: Tensor, slots_NMW: Tensor | None = None,
+                   layers_NMW: Sequence[Tensor] = ()) -> Tensor:  # fmt: skip
+        """Embedded tokens (without positions) to features, as open_clip's own encode_text does; `layers_NMW` are
+        written over the slots at the entrance of the blocks from the second on."""
         tower = self._tower
         n, length = x_NLW.shape[:2]
         self.prompts_encoded += n
         x_NLW = x_NLW + tower.positional_embedding[:length].to(self._dtype)
-        x_NLW = tower.transformer(x_NLW, attn_mask=tower.attn_mask[:length, :length])
+        mask = tower.attn_mask[:length, :length]
+        if slots_NMW is None or not layers_NMW:
+            x_NLW = tower.transformer(x_NLW, attn_mask=mask)
+        else:
+            for index, block in enumerate(tower.transformer.resblocks):
+                if 0 < index <= len(layers_NMW):
+                    x_NLW = x_NLW.scatter(1, slots_NMW, layers_NMW[index - 1])
+                x_NLW = block(x_NLW, attn_mask=mask)
         pooled_NW = tower.ln_final(x_NLW[torch.arange(n, device=x_NLW.device), eot_N])
         projection = tower.text_projection
         features_ND: Tensor = pooled_NW
