@@ -15,7 +15,10 @@ from torch import Tensor
 from adapters.codebook import Codebook, check_bits, dequantize, fit_codebook, moments, quantize
 from adapters.errors import StateError
 
-__all__ = ["Codebook", "StraightThrough", "dequantize", "fit_codebook", "pack", "payload_bytes", "quantize", "unpack"]
+__all__ = [
+    "AfterTraining", "Codebook", "StraightThrough", "dequantize", "fit_codebook", "pack", "payload_bytes", "quantize",
+    "unpack",
+]  # fmt: skip
 
 INTERVAL, THRESHOLD = 50, 0.01
 """Least steps between two clusterings and least drift of the histogram, in nats. The paper gives neither."""
@@ -50,6 +53,10 @@ class StraightThrough:
         codebook = self.follow(fixed)
         return dequantize(quantize(fixed, codebook), codebook).to(weights.dtype) + (weights - fixed)
 
+    def seal(self, weights: Tensor) -> Tensor:
+        """The weights as they come back from storage under the present levels."""
+        return unpack(pack(weights, self.bits, self.follow(weights.detach()))).to(weights.device)
+
     def follow(self, weights: Tensor) -> Codebook:
         """The codebook for these weights. A call with the weights of the last call counts as the same step, so that
         the chunks of one step see the same levels."""
@@ -72,6 +79,21 @@ class StraightThrough:
         self._steps = 0
         self.clusterings += 1
         return self.codebook
+
+
+class AfterTraining:
+    """Leaves a fit alone and quantises what it learnt (post-training quantisation)."""
+
+    def __init__(self, bits: int) -> None:
+        check_bits(bits)
+        self.bits = bits
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        return weights
+
+    def seal(self, weights: Tensor) -> Tensor:
+        """The weights as they come back from storage."""
+        return unpack(pack(weights, self.bits)).to(weights.device)
 
 
 def _histogram(weights: Tensor, codebook: Codebook) -> Tensor:

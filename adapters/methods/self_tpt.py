@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +25,7 @@ from adapters.layout import POSITIONS, PromptLayout, concatenate, lay_out
 from adapters.losses import contrastive_prompt_loss
 from adapters.methods.class_texts import OwnedTexts, background_row, blend_descriptions, named_texts, ticker
 from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
+from adapters.through import AsLearnt, Through
 from adapters.towers import TextTower
 
 
@@ -90,10 +91,11 @@ def adapt_context(
     head: Mapping[str, Tensor],
     settings: SelfTPTSettings,
     tick: Tick,
+    through: Callable[[Tensor], Tensor] = lambda ctx: ctx,
 ) -> tuple[Tensor, list[float]]:
     """Stage 2: `steps` AdamW steps on the context only, on the contrastive prompt loss of the names. Returns the
-    context [M, W] and the losses. The hand-written view [C, D] is constant; a single class has no negatives, so no
-    steps are made for it."""
+    context [M, W] and the losses. Prompts are encoded with what `through` makes of the context. The hand-written view
+    [C, D] is constant; a single class has no negatives, so no steps are made for it."""
     ctx_MW = start_MW.clone().requires_grad_()
     optimizer = torch.optim.AdamW([ctx_MW], lr=settings.learning_rate, weight_decay=0.0)
     generator = torch.Generator().manual_seed(settings.seed)
@@ -111,7 +113,7 @@ def adapt_context(
             return contrastive_prompt_loss(views_VCP, temperature=settings.temperature)
 
         def encode(part: slice, layout: PromptLayout = layout) -> Tensor:
-            return prompts.encode(ctx_MW, layout, part)
+            return prompts.encode(through(ctx_MW), layout, part)
 
         optimizer.zero_grad()
         losses.append(backward_rows(encode, len(layout), loss, chunk=settings.chunk, tick=tick))
@@ -126,9 +128,10 @@ class SelfTPT:
 
     name = "self-tpt"
 
-    def __init__(self, settings: SelfTPTSettings, backbone: Backbone) -> None:
+    def __init__(self, settings: SelfTPTSettings, backbone: Backbone, through: Through | None = None) -> None:
         source = backbone.source
         self.settings = settings
+        self._through = through or AsLearnt()
         self.version = settings_version(self.name, settings, source.version if source else "none")
 
     def needs(self, state: ClassState) -> ImageNeeds:
@@ -152,8 +155,9 @@ class SelfTPT:
         with torch.enable_grad():
             head = source.head if source else {}
             ctx_MW, losses = adapt_context(
-                prompts, hand_ND, start_MW=start_MW, head=head, settings=self.settings, tick=tick
+                prompts, hand_ND, start_MW=start_MW, head=head, settings=self.settings, tick=tick, through=self._through
             )
+        ctx_MW = self._through.seal(ctx_MW)
         rows_CD = named.mean_rows(self._served(prompts, ctx_MW, hand_ND, tick), len(labels.classes))
         info: dict[str, InfoValue] = {
             "source_prompts": backbone.source_prompts,
