@@ -1,0 +1,47 @@
+"""Other classes served by what a fit has learnt: their names are encoded in the learnt context, nothing is fitted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+from adapters.base import Adapter, ClassState, LabelSet
+from adapters.chunked import encode_rows
+from adapters.clip import Backbone
+from adapters.errors import OptionError
+from adapters.evaluation.variants import EnsembleAdapter
+from adapters.layout import Position, lay_out
+from adapters.methods.class_texts import blend_descriptions, named_texts
+
+CHUNK = 64
+
+
+@runtime_checkable
+class Extending(Protocol):
+    """An adapter that knows itself how to serve other classes."""
+
+    def extend(self, state: ClassState, labels: LabelSet, backbone: Backbone) -> ClassState: ...
+
+
+def served_elsewhere(adapter: Adapter, state: ClassState, labels: LabelSet, backbone: Backbone) -> ClassState:
+    """The class state of other names. Raises `OptionError` if the method leaves no context to encode them in."""
+    if isinstance(adapter, Extending):
+        return adapter.extend(state, labels, backbone)
+    if isinstance(adapter, EnsembleAdapter):
+        return adapter.served(state, labels, lambda member, own: served_elsewhere(member, own, labels, backbone))
+    if "context" not in state.extras:
+        raise OptionError(f"{adapter.name} leaves no context that other classes could be encoded in", field="methods")
+    return _in_context(adapter, state, labels, backbone)
+
+
+def _in_context(adapter: Adapter, state: ClassState, labels: LabelSet, backbone: Backbone) -> ClassState:
+    text = backbone.text
+    text.check(labels)
+    ctx_MW = state.extras["context"].to(text.device)
+    position: Position = getattr(getattr(adapter, "settings", None), "position", "end")
+    named = named_texts(labels)
+    names, stop = [text.tokens(name) for name in named.texts], text.tokens(".")
+    layout = lay_out(names, context=len(ctx_MW), position=position, stop=stop, sot=text.sot, eot=text.eot)
+    rows_ND = encode_rows(lambda part: text.encode_prompts(ctx_MW, layout.rows(part)), len(layout), chunk=CHUNK)
+    weights_CD = named.mean_rows(rows_ND, len(labels.classes))
+    return replace(state, weights=blend_descriptions(weights_CD, labels, text, lambda: None))
