@@ -21,6 +21,7 @@ from adapters.crops import random_crop
 from adapters.errors import BackboneError
 from adapters.towers import ImageTower, TextTower
 from adapters.vision.opening import open_tokens
+from adapters.vision.sequence import TokenTower
 
 BUNDLED = "bundled"
 BUNDLED_DIR = Path(__file__).parent / "bundled"
@@ -83,8 +84,9 @@ def load_backbone(
     library = _open_clip()
     model, transform, tokenizer = _create(library, spec)
     return open_backbone(
-        model, transform, tokenizer, name=spec, device=target, dtype=dtype, precision=precision, source_dir=source_dir
-    )
+        model, transform, tokenizer, name=spec, device=target, dtype=dtype, precision=precision, source_dir=source_dir,
+        folder=_folder(spec),
+    )  # fmt: skip
 
 
 def open_backbone(
@@ -97,8 +99,10 @@ def open_backbone(
     dtype: torch.dtype = torch.float32,
     precision: str = "fp32",
     source_dir: Path | None = None,
+    folder: Path | None = None,
 ) -> Backbone:
-    """A backbone from an open_clip model, its evaluation transform and its tokenizer, already in memory."""
+    """A backbone from an open_clip model, its evaluation transform and its tokenizer, already in memory. `folder` is
+    where it came from, if from a folder: a token head may lie there."""
     device = device or torch.device("cpu")
     preprocess = _split_transform(transform)
     fingerprint = _fingerprint(model, preprocess)
@@ -106,7 +110,16 @@ def open_backbone(
     if any(p.ndim == MATRIX_DIMENSIONS for p in model.visual.parameters()):
         model.visual.to(memory_format=torch.channels_last)
     text = TextTower(model, tokenizer, device=device)
-    image = _image_tower(model, preprocess, device=device, dtype=dtype)
+    tokens, closed = _open_tokens(model.visual, folder, fingerprint)
+    image = ImageTower(
+        model.encode_image,
+        preprocess.mean,
+        preprocess.std,
+        device=device,
+        dtype=dtype,
+        tokens=tokens,
+        closed=closed,
+    )
     embed_dim = int(text.encode_texts(["a"]).shape[1])
     text.prompts_encoded = 0  # that probe served nobody
     scale = float(model.logit_scale.exp())
@@ -124,15 +137,12 @@ def open_backbone(
     )
 
 
-def _image_tower(model: Any, preprocess: Preprocess, *, device: torch.device, dtype: torch.dtype) -> ImageTower:
-    tokens, closed = None, ""
+def _open_tokens(visual: Any, folder: Path | None, fingerprint: str) -> tuple[TokenTower | None, str]:
+    """The token path of an image tower, or the reason why it has none."""
     try:
-        tokens = open_tokens(model.visual)
+        return open_tokens(visual, folder=folder, fingerprint=fingerprint), ""
     except BackboneError as error:
-        closed = str(error)
-    return ImageTower(
-        model.encode_image, preprocess.mean, preprocess.std, device=device, dtype=dtype, tokens=tokens, closed=closed
-    )
+        return None, str(error)
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
@@ -181,6 +191,13 @@ def _create(library: Any, spec: str) -> tuple[nn.Module, Any, Any]:
             f"backbone {spec!r} cannot be loaded: {type(error).__name__}: {error}. Without access to a model hub give "
             "a local checkpoint as architecture:file, a folder in open_clip format, or use the backbone 'bundled'."
         ) from error
+
+
+def _folder(spec: str) -> Path | None:
+    if spec == BUNDLED:
+        return BUNDLED_DIR
+    folder = Path(spec.removeprefix("local-dir:"))
+    return folder if folder.is_dir() else None
 
 
 def _model_name(library: Any, spec: str) -> tuple[str, str | None]:

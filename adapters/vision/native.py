@@ -44,4 +44,5 @@ class NativeTokens:
 
     def _project(self, x: Tensor) -> Tensor:
         projection = self._visual.proj
-        return x if projection is None else x @ projection
+        projected: Tensor = x if projection is None else x @ projection
+        return projected
