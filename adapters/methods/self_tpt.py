@@ -128,10 +128,12 @@ class SelfTPT:
 
     name = "self-tpt"
 
-    def __init__(self, settings: SelfTPTSettings, backbone: Backbone, through: Through | None = None) -> None:
+    def __init__(
+        self, settings: SelfTPTSettings, backbone: Backbone, through: Callable[[], Through] = AsLearnt
+    ) -> None:
         source = backbone.source
         self.settings = settings
-        self._through = through or AsLearnt()
+        self._through = through
         self.version = settings_version(self.name, settings, source.version if source else "none")
 
     def needs(self, state: ClassState) -> ImageNeeds:
@@ -153,11 +155,11 @@ class SelfTPT:
         prompts = Prompts(text, named.texts, context=len(start_MW))
         hand_ND = self._hand_written(labels, named, text, tick)
         with torch.enable_grad():
-            head = source.head if source else {}
+            head, through = source.head if source else {}, self._through()
             ctx_MW, losses = adapt_context(
-                prompts, hand_ND, start_MW=start_MW, head=head, settings=self.settings, tick=tick, through=self._through
+                prompts, hand_ND, start_MW=start_MW, head=head, settings=self.settings, tick=tick, through=through
             )
-        ctx_MW = self._through.seal(ctx_MW)
+        ctx_MW = through.seal(ctx_MW)
         rows_CD = named.mean_rows(self._served(prompts, ctx_MW, hand_ND, tick), len(labels.classes))
         info: dict[str, InfoValue] = {
             "source_prompts": backbone.source_prompts,
