@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from adapters.base import Adapter, InfoValue
 from adapters.clip import Backbone
 from adapters.errors import OptionError
+from adapters.methods.coop import CoOp, CoOpSettings
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
 from adapters.methods.tpt import TPT, TPTSettings
 from adapters.methods.zero_shot import ZeroShot, ZeroShotSettings
@@ -57,6 +58,12 @@ METHODS: Mapping[str, Method] = {
         TPTSettings,
         lambda settings, backbone: TPT(settings),
         scores_images=True,
+    ),
+    "coop": Method(
+        "Context learnt from a few labelled images by cross-entropy (CoOp).",
+        CoOpSettings,
+        CoOp,
+        support=1,
     ),
 }
 METHOD_NAMES: tuple[str, ...] = tuple(METHODS)

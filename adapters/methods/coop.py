@@ -1,0 +1,219 @@
+"""CoOp (arXiv 2109.01134): the words around the class names are learnt from a few labelled images by cross-entropy.
+
+Tensor suffixes: N support images, B images of a step, C classes (c those of a step), D joint width, M context tokens,
+W text width.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from adapters.base import PLAIN, ClassState, ImageNeeds, LabelSet, Progress, Support
+from adapters.checkpoint import settings_version
+from adapters.chunked import Tick, nothing
+from adapters.clip import Backbone
+from adapters.errors import LabelSetError
+from adapters.fitting import checked_support, fit, minibatches
+from adapters.layout import Position
+from adapters.methods.class_texts import background_row, ticker
+from adapters.methods.few_shot import Images, SupportImages, heldout_info, plain_rows
+from adapters.prompted_classes import PromptedClasses
+from adapters.support_features import feature_ticks
+from adapters.templates import CONTEXT_WORDS
+from adapters.through import AsLearnt, Through
+
+Penalty = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Class rows [c, D] of a step, features [B, D] and labels [B] of its images to a term added to the cross-entropy."""
+
+RANDOM_START = 0.02
+"""Standard deviation of context that starts from no words (the paper's)."""
+
+WARMUP = 0.1
+"""Share of the steps in which the rate rises."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoOpSettings:
+    """The paper trains by SGD at 2e-3 for 50 to 200 passes over the images. Here the image features are made once, all
+    images make a step, and AdamW takes far fewer of them; figures behind the defaults: docs/experiments.md."""
+
+    context: int = 4
+    """Learnt tokens."""
+    start: Literal["template", "source", "random"] = "template"
+    """Words of the template next to the name, the backbone's source prompts (else the template), or noise. Tokens
+    beyond the words are noise."""
+    position: Position = "end"
+    class_specific: bool = False
+    """A context for each class instead of one for all."""
+    steps: int = 100
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.0
+    views: int = 4
+    """Random crops of each image beside the plain one."""
+    batch: int = 512
+    """Images of a step."""
+    class_batch: int = 1000
+    """Classes of a step; of larger label sets a step takes those of its images and a draw of the others."""
+    chunk: int = 64
+    """Prompts encoded with a graph at a time. Bounds the memory and the length of a slice."""
+    heldout: float = 0.25
+    """Share of the images of a class, at most four, that is kept apart to judge the fit."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self, context=(1, 64), steps=(0, 10_000), views=(0, 64), batch=(1, 2**16), class_batch=(2, 2**20),
+            chunk=(1, 4096), seed=(0, 2**63 - 1), weight_decay=(0, 1), heldout=(0, 0.9), learning_rate=(1e-9, 1),
+        )  # fmt: skip
+
+
+def check_ranges(settings: object, **ranges: tuple[float, float]) -> None:
+    """Raises `ValueError` for a setting outside its bounds, or not a number."""
+    for name, (low, high) in ranges.items():
+        if not low <= getattr(settings, name) <= high:
+            raise ValueError(f"{name} must lie in {low} to {high}")
+
+
+def start_context(backbone: Backbone, settings: CoOpSettings, classes: int) -> Tensor:
+    """Context [M, W], or [C, M, W] where each class has its own."""
+    text, generator = backbone.text, torch.Generator().manual_seed(settings.seed)
+    ctx_MW = torch.randn(settings.context, text.width, generator=generator).mul(RANDOM_START).to(text.device)
+    words_mW = _start_words(backbone, settings.start)[-settings.context :]
+    place = 0 if settings.position == "front" else settings.context - len(words_mW)
+    ctx_MW[place : place + len(words_mW)] = words_mW
+    return ctx_MW.repeat(classes, 1, 1) if settings.class_specific else ctx_MW
+
+
+def _start_words(backbone: Backbone, start: str) -> Tensor:
+    if start == "random":
+        return torch.empty(0, backbone.text.width, device=backbone.device)
+    if start == "source" and backbone.source is not None:
+        return backbone.source.ctx_MW.to(backbone.device)
+    return backbone.text.embed_tokens(backbone.text.tokens(CONTEXT_WORDS))
+
+
+def no_penalty(rows_cD: Tensor, features_BD: Tensor, labels_B: Tensor) -> Tensor:
+    """Cross-entropy alone."""
+    return rows_cD.new_zeros(())
+
+
+def fit_context(
+    ctx: Tensor,
+    prompts: PromptedClasses,
+    images: Images,
+    data: SupportImages,
+    settings: CoOpSettings,
+    *,
+    logit_scale: float,
+    through: Through | None = None,
+    penalty: Penalty = no_penalty,
+    visual: Sequence[dict[str, object]] = (),
+    tick: Tick = nothing,
+) -> list[float]:
+    """Learns `ctx` in place and returns the losses. Cross-entropy over all classes of a step, whose prompts are encoded
+    in chunks with exact gradients. `visual` are further parameter groups, behind `images`."""
+    through = through or AsLearnt()
+    sampler = torch.Generator().manual_seed(settings.seed)
+
+    def step(rows_B: Tensor) -> float:
+        labels_B = data.labels_N[rows_B]
+        classes_c = step_classes(labels_B, prompts.classes, settings.class_batch, sampler)
+        targets_B = torch.searchsorted(classes_c.to(labels_B.device), labels_B)
+        features_BD = images(rows_B)
+
+        def loss(rows_cD: Tensor) -> Tensor:
+            entropy = F.cross_entropy(logit_scale * features_BD @ rows_cD.T, targets_B)
+            return entropy + penalty(rows_cD, features_BD, labels_B)
+
+        return prompts.backward(through(ctx), classes_c, loss, tick=tick)
+
+    groups: list[dict[str, object]] = [{"params": [ctx.requires_grad_()]}, *visual]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    learnt = [p for group in optimizer.param_groups for p in group["params"]]
+    batches = minibatches(data.split.train, settings.batch, seed=settings.seed)
+    warmup = math.ceil(WARMUP * settings.steps)
+    with torch.enable_grad():
+        return fit(learnt, step, batches, steps=settings.steps, optimizer=optimizer, warmup=warmup, tick=tick)
+
+
+def step_classes(labels_B: Tensor, classes: int, at_most: int, sampler: torch.Generator) -> Tensor:
+    """The classes of a step, ascending: all, or those of its images filled up by a draw of the others."""
+    if classes <= at_most:
+        return torch.arange(classes)
+    order_C = torch.randperm(classes, generator=sampler)
+    present_C = torch.isin(order_C, labels_B.cpu())
+    return torch.cat([order_C[present_C], order_C[~present_C]])[: max(at_most, int(present_C.sum()))].sort().values
+
+
+def check_negatives(labels: LabelSet) -> None:
+    """Raises `LabelSetError` for a single class: cross-entropy over one class is zero whatever the context."""
+    if len(labels.classes) == 1:
+        raise LabelSetError("this method tells classes from each other and needs at least two of them")
+
+
+class CoOp:
+    """One context per label set, learnt once; images then cost what plain zero-shot costs."""
+
+    name = "coop"
+
+    def __init__(self, settings: CoOpSettings, backbone: Backbone, through: Callable[[], Through] = AsLearnt) -> None:
+        source = backbone.source.version if backbone.source and settings.start == "source" else "none"
+        self.settings, self._through = settings, through
+        self.version = settings_version(self.name, settings, source)
+
+    def needs(self, state: ClassState) -> ImageNeeds:
+        return PLAIN
+
+    def adapt(
+        self,
+        labels: LabelSet,
+        backbone: Backbone,
+        support: Support | None = None,
+        progress: Progress | None = None,
+    ) -> ClassState:
+        started, settings, text = time.perf_counter(), self.settings, backbone.text
+        text.check(labels)
+        check_negatives(labels)
+        support = checked_support(support, labels)
+        prompts = PromptedClasses(
+            text, labels, context=settings.context, position=settings.position, chunk=settings.chunk
+        )
+        tick = ticker(progress, self._ticks(support, prompts))
+        data = SupportImages.of(
+            support, backbone, views=settings.views, heldout=settings.heldout, seed=settings.seed, tick=tick
+        )
+        ctx, through = start_context(backbone, settings, prompts.classes), self._through()
+        losses = fit_context(
+            ctx, prompts, data.drawn(settings.seed), data, settings,
+            logit_scale=backbone.logit_scale, through=through, tick=tick,
+        )  # fmt: skip
+        ctx = through.seal(ctx.detach())
+        weights_CD = prompts.rows(ctx, tick=tick)
+        heldout_HD = data.features_NVD[data.split.heldout, 0]
+        plain_CD = plain_rows(labels, backbone)
+        info = heldout_info(data.split.heldout, data.labels_N, heldout_HD @ weights_CD.T, heldout_HD @ plain_CD.T)
+        if losses:
+            info |= {"loss_first": losses[0], "loss_last": losses[-1]}
+        return ClassState(
+            adapter=self.name,
+            version=self.version,
+            weights=weights_CD,
+            background=background_row(text),
+            logit_scale=backbone.logit_scale,
+            extras={"context": ctx},
+            info={**info, "steps": len(losses), "seconds": round(time.perf_counter() - started, 3)},
+        )
+
+    def _ticks(self, support: Support, prompts: PromptedClasses) -> int:
+        serve = math.ceil(prompts.texts / self.settings.chunk)
+        step = math.ceil(min(prompts.texts, self.settings.class_batch) / self.settings.chunk)
+        step = 2 * step + 1 if step > 1 else 2
+        return feature_ticks(len(support), self.settings.views) + self.settings.steps * step + serve

@@ -1,0 +1,69 @@
+"""What the fits on a few labelled images do alike: cached features, a held-out share, and the figures told about it.
+
+Tensor suffixes: N support images, B images of a step, V views, H held-out images, C classes, D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adapters.base import InfoValue, LabelSet, Support
+from adapters.chunked import Tick, nothing
+from adapters.clip import Backbone
+from adapters.fitting import Split, split_support
+from adapters.methods.zero_shot import ZeroShot, ZeroShotSettings
+from adapters.support_features import support_features
+
+Images = Callable[[Tensor], Tensor]
+"""Rows [B] of the support to unit features [B, D], with a graph where the image side learns as well."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SupportImages:
+    """Features [N, V, D] of the plain tower, the plain view first; labels [N]; which rows are learnt from."""
+
+    features_NVD: Tensor
+    labels_N: Tensor
+    split: Split
+
+    @classmethod
+    def of(
+        cls, support: Support, backbone: Backbone, *, views: int, heldout: float, seed: int, tick: Tick = nothing
+    ) -> SupportImages:
+        """`views` random crops of each image beside the plain view; the share `heldout` of a class is kept apart."""
+        features_NVD = support_features(backbone, support, views=views, seed=seed, tick=tick)
+        labels_N = support.labels.to(features_NVD.device)
+        return cls(features_NVD, labels_N, split_support(support.labels, fraction=heldout, seed=seed))
+
+    def drawn(self, seed: int) -> Images:
+        """Features of one view per image, drawn anew at each call."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def images(rows_B: Tensor) -> Tensor:
+            views_B = torch.randint(self.features_NVD.shape[1], rows_B.shape, generator=generator)
+            return self.features_NVD[rows_B, views_B]
+
+        return images
+
+
+def heldout_info(heldout: Tensor, labels_N: Tensor, logits_HC: Tensor, plain_HC: Tensor) -> dict[str, InfoValue]:
+    """Shares of held-out images that the adapted and the plain zero-shot scores get right; nothing without any."""
+    info: dict[str, InfoValue] = {"support_images": len(labels_N), "heldout_images": len(heldout)}
+    if len(heldout) > 0:
+        labels_H = labels_N[heldout].to(logits_HC.device)
+        info["heldout_top1"] = _top1(logits_HC, labels_H)
+        info["heldout_top1_zero_shot"] = _top1(plain_HC, labels_H)
+    return info
+
+
+def plain_rows(labels: LabelSet, backbone: Backbone) -> Tensor:
+    """The unit rows [C, D] that plain zero-shot would serve."""
+    return ZeroShot(ZeroShotSettings()).adapt(labels, backbone).weights
+
+
+def _top1(logits_HC: Tensor, labels_H: Tensor) -> float:
+    return round(float((logits_HC.argmax(dim=-1) == labels_H).float().mean()), 4)
