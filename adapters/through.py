@@ -10,11 +10,11 @@ from torch import Tensor
 class Through(Protocol):
     """Follows one context through one fit."""
 
-    def __call__(self, ctx: Tensor) -> Tensor:
+    def __call__(self, ctx: Tensor, /) -> Tensor:
         """What a forward pass of the fit sees of the context, differentiable, in its shape."""
         ...
 
-    def seal(self, ctx: Tensor) -> Tensor:
+    def seal(self, ctx: Tensor, /) -> Tensor:
         """What is served and stored of the context once the fit is over."""
         ...
 
