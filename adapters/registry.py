@@ -10,6 +10,8 @@ from adapters.base import Adapter, InfoValue
 from adapters.clip import Backbone
 from adapters.errors import OptionError
 from adapters.methods.coop import CoOp, CoOpSettings
+from adapters.methods.maple import MaPLe, MaPLeSettings
+from adapters.methods.quantized import Quantized, QuantizedSettings
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
 from adapters.methods.tpt import TPT, TPTSettings
 from adapters.methods.zero_shot import ZeroShot, ZeroShotSettings
@@ -63,6 +65,20 @@ METHODS: Mapping[str, Method] = {
         "Context learnt from a few labelled images by cross-entropy (CoOp).",
         CoOpSettings,
         CoOp,
+        support=1,
+    ),
+    "maple": Method(
+        "Coupled prompts, several blocks deep, in both towers, learnt from a few labelled images (MaPLe).",
+        MaPLeSettings,
+        MaPLe,
+        support=1,
+        image_tokens=True,
+    ),
+    "quantized": Method(
+        "Prompts of 1 to 8 bits (Quantized Prompt) over `host` coop, maple or self-tpt. Needs what its host needs: "
+        "self-tpt no support images, maple an image tower that takes prompts.",
+        QuantizedSettings,
+        Quantized,
         support=1,
     ),
 }
