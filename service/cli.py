@@ -22,6 +22,7 @@ COMMANDS = {
     "labels": ("service.commands.labels", "Upload, list, show, watch and delete label sets."),
     "train": ("service.commands.train", "Learn source prompts for a backbone from labelled images."),
     "eval": ("service.commands.evaluate", "Measure accuracy and calibration of adapters on labelled images."),
+    "compare": ("service.commands.compare", "Compare all methods on a folder of your own labelled images."),
     "doctor": ("service.commands.doctor", "Check the installation and say what to do."),
 }
 INTERRUPTED = 130

@@ -72,6 +72,14 @@ class FeatureSet:
     labels_N: Tensor
 
 
+def merged(parts: Sequence[FeatureSet], name: str) -> FeatureSet:
+    """All images of several sets; classes of the same name are one class."""
+    classes = tuple(dict.fromkeys(label for part in parts for label in part.classes))
+    place = {label: row for row, label in enumerate(classes)}
+    labels = [place[part.classes[int(row)]] for part in parts for row in part.labels_N]
+    return FeatureSet(name, classes, torch.cat([part.features_ND for part in parts]), torch.tensor(labels))
+
+
 def class_folders(root: Path) -> list[Path]:
     """Sub-folders in alphabetical order, hidden ones left out."""
     return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))

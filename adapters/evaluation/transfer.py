@@ -1,11 +1,16 @@
-"""Other classes served by what a fit has learnt: their names are encoded in the learnt context, nothing is fitted."""
+"""Other classes served by what a fit has learnt: their names are encoded in the learnt context, nothing is fitted.
+
+Tensor suffixes: N texts, C classes, D joint width, J layers, M context tokens, W text width.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from adapters.base import Adapter, ClassState, LabelSet
+from torch import Tensor
+
+from adapters.base import VISUAL_PROMPTS_BEFORE_NORM, Adapter, ClassState, LabelSet
 from adapters.chunked import encode_rows
 from adapters.clip import Backbone
 from adapters.errors import OptionError
@@ -37,11 +42,27 @@ def served_elsewhere(adapter: Adapter, state: ClassState, labels: LabelSet, back
 def _in_context(adapter: Adapter, state: ClassState, labels: LabelSet, backbone: Backbone) -> ClassState:
     text = backbone.text
     text.check(labels)
-    ctx_MW = state.extras["context"].to(text.device)
+    ctx_MW, deep_JMW = _contexts(adapter, state, backbone)
     position: Position = getattr(getattr(adapter, "settings", None), "position", "end")
     named = named_texts(labels)
     names, stop = [text.tokens(name) for name in named.texts], text.tokens(".")
     layout = lay_out(names, context=len(ctx_MW), position=position, stop=stop, sot=text.sot, eot=text.eot)
-    rows_ND = encode_rows(lambda part: text.encode_prompts(ctx_MW, layout.rows(part)), len(layout), chunk=CHUNK)
+
+    def encode(part: slice) -> Tensor:
+        return text.encode_prompts(ctx_MW, layout.rows(part), deep_IMW=deep_JMW)
+
+    rows_ND = encode_rows(encode, len(layout), chunk=CHUNK)
     weights_CD = named.mean_rows(rows_ND, len(labels.classes))
     return replace(state, weights=blend_descriptions(weights_CD, labels, text, lambda: None))
+
+
+def _contexts(adapter: Adapter, state: ClassState, backbone: Backbone) -> tuple[Tensor, Tensor | None]:
+    """Context [M, W] before the names, and for methods that prompt both towers also what enters the later blocks."""
+    ctx = state.extras["context"].to(backbone.text.device)
+    if ctx.ndim == 2:
+        return ctx, None
+    if VISUAL_PROMPTS_BEFORE_NORM in state.extras:
+        return ctx[0], ctx[1:]
+    raise OptionError(
+        f"{adapter.name} learnt a context for each class of its own: none is left for others", field="methods"
+    )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import click
 from rich.progress import Progress, TaskID
 
-from adapters.clip import load_backbone
-from adapters.evaluation.datasets import FeatureSet
-from adapters.training.source_prompts import source_features, train_source_prompts
+from adapters.clip import Backbone, load_backbone
+from adapters.evaluation.datasets import FeatureSet, encode, merged
+from adapters.evaluation.layouts import read_data
+from adapters.training.source_prompts import SHOTS, SOURCE_SETS, source_features, train_source_prompts
 from adapters.training.stage_one import Report, StageOneSettings
 from service.commands.display import notes, progress, results
 from service.commands.local import plainly
@@ -22,7 +23,7 @@ from service.commands.local import plainly
     "--data",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with one sub-folder of images per class.",
+    help="Folder of class folders, of train and test folders, or of standard sets with their split files.",
 )
 @click.option("--backbone", default="bundled", show_default=True)
 @click.option(
@@ -52,9 +53,7 @@ def train(
         bars.add_task(f"loading {backbone}", total=None)
         towers = load_backbone(backbone, device=device)
         encoding = bars.add_task("encoding images", total=None)
-        features = source_features(
-            data, towers, cache=out / "features", progress=lambda done: bars.update(encoding, completed=done)
-        )
+        features = learnable(data, towers, out / "features", lambda done: bars.update(encoding, completed=done))
         settings = replace(StageOneSettings(seed=seed), **chosen_steps(features, epochs, steps))
         training = bars.add_task("training", total=settings.steps)
         prompts = train_source_prompts(
@@ -63,6 +62,19 @@ def train(
     prompts.save(out)
     notes().print(f"learnt from {len(features.labels_N)} images of {len(features.classes)} classes")
     results().print(str(out))
+
+
+def learnable(data: Path, backbone: Backbone, cache: Path, told: Callable[[int], None]) -> FeatureSet:
+    """Image features to learn from. Of data that is divided only the train parts are taken, 16 images a class: what a
+    table is later made of must not have been seen."""
+    if any((data / name).is_dir() for name in SOURCE_SETS):
+        return source_features(data, backbone, cache=cache, progress=told)
+    sets = read_data(data)
+    if all(one.train is None for one in sets):
+        parts = [one.test.first(SHOTS) for one in sets]
+    else:
+        parts = [one.train.drawn(SHOTS, seed=0) for one in sets if one.train is not None]
+    return merged([encode(part, backbone, cache=cache, progress=told) for part in parts], "source")
 
 
 def chosen_steps(features: FeatureSet, epochs: int | None, steps: int | None) -> Mapping[str, int]:

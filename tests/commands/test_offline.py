@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from safetensors.torch import save_file
 
 from adapters.checkpoint import load_source_prompts
 from service.cli import cli
-from service.commands.evaluate import sets_below
 
 IMAGES = Path(__file__).resolve().parents[2] / "examples/images"
 MODEL: dict[str, Any] = {
@@ -93,16 +93,62 @@ def test_evaluation_reports_every_method_with_accuracy_and_calibration(
     model_folder: Path, photos: Path, tmp_path: Path
 ) -> None:
     arguments = ("--data", photos, "--backbone", model_folder, "--seeds", 1, "--out", tmp_path, "--json")
-    result = selftpt("eval", *arguments)
+    result = selftpt("eval", *arguments, "--methods", "zero-shot,self-tpt:steps=1")
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
-    assert {row["method"] for row in rows} == {"zero-shot", "self-tpt"}
+    assert {row["method"] for row in rows} == {"single template", "80-template ensemble", "self-tpt:steps=1"}
     assert all(0 <= row["top1"] <= 100 and 0 <= row["ece"] <= 100 for row in rows)
-    assert "| zero-shot |" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| self-tpt:steps=1 |" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_folder_of_sets_is_told_from_a_set(tmp_path: Path) -> None:
-    for name in ("pets/cat", "pets/dog", "cars/van"):
-        (tmp_path / name).mkdir(parents=True)
-    assert sets_below(tmp_path) == [tmp_path / "cars", tmp_path / "pets"]
-    assert sets_below(tmp_path / "pets") == [tmp_path / "pets"]
+def test_trained_controls_need_a_folder_to_be_kept_in(model_folder: Path, photos: Path) -> None:
+    result = selftpt("eval", "--data", photos, "--source", photos, "--backbone", model_folder, "--adapter", "zero-shot")
+    assert result.exit_code == 2
+    assert "--source needs --out" in result.output
+
+
+def test_data_that_cannot_carry_the_protocol_is_one_readable_line(model_folder: Path, photos: Path) -> None:
+    arguments = ("eval", "--data", photos, "--backbone", model_folder)
+    refused = selftpt(*arguments, "--protocol", "cross-dataset")
+    assert (refused.exit_code, "--from names the set" in refused.output) == (2, True)
+    refused = selftpt(*arguments, "--methods", "nothing")
+    assert (refused.exit_code, "no method 'nothing'" in refused.output) == (1, True)
+    refused = selftpt(*arguments, "--shots", "one")
+    assert (refused.exit_code, "no list of whole numbers" in refused.output) == (2, True)
+    refused = selftpt(*arguments, "--sets", "birds")
+    assert (refused.exit_code, "no set birds" in refused.output) == (1, True)
+
+
+def test_costs_come_from_fresh_processes_and_are_kept(model_folder: Path, photos: Path, tmp_path: Path) -> None:
+    arguments = ("--data", photos, "--backbone", model_folder, "--seeds", "1,", "--out", tmp_path, "--cost")
+    result = selftpt("eval", *arguments, "--methods", "zero-shot")
+    assert result.exit_code == 0, result.output
+    assert "ms per image" in result.stdout
+    kept = (tmp_path / "measurements.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sum('"kind": "Cost"' in line for line in kept) == 2
+    again = selftpt("eval", *arguments, "--methods", "zero-shot")
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "measurements.jsonl").read_text(encoding="utf-8").splitlines() == kept
+
+
+def test_a_folder_of_ones_own_is_compared_after_a_split(model_folder: Path, photos: Path) -> None:
+    arguments = ("--backbone", model_folder, "--no-cost", "--methods", "self-tpt:steps=1")
+    result = selftpt("compare", photos, *arguments)
+    assert result.exit_code == 0, result.output
+    assert "testing on 4 of 4" in result.output
+    assert "| self-tpt:steps=1 |" in result.stdout
+    refused = selftpt("compare", photos.parent / "nowhere", *arguments)
+    assert refused.exit_code == 2
+
+
+def test_training_takes_only_the_train_part_of_a_standard_set(model_folder: Path, photos: Path, tmp_path: Path) -> None:
+    files = sorted(photos.rglob("*.png"))
+    entries = [[f"{f.parent.name}/{f.name}", int(f.parent.name == "red thing"), f.parent.name] for f in files]
+    split = {"train": entries[::2], "val": [], "test": entries[1::2]}
+    root = tmp_path / "dtd"
+    shutil.copytree(photos, root / "images")
+    (root / "split_zhou_DescribableTextures.json").write_text(json.dumps(split), encoding="utf-8")
+    out = tmp_path / "prompts"
+    result = selftpt("train", "--data", tmp_path, "--backbone", model_folder, "--out", out, "--steps", 2)
+    assert result.exit_code == 0, result.output
+    assert load_source_prompts(out).settings["images"] == 4
