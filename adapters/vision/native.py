@@ -29,8 +29,9 @@ class NativeTokens:
         visual = self._visual
         patches_BTV = visual.conv1(images_B3SS).flatten(2).transpose(1, 2)
         class_B1V = visual.class_embedding.to(patches_BTV.dtype).expand(len(patches_BTV), 1, -1)
-        x_BTV: Tensor = torch.cat([class_B1V, patches_BTV], dim=1)
-        return x_BTV + visual.positional_embedding.to(x_BTV.dtype)
+        x_BTV = torch.cat([class_B1V, patches_BTV], dim=1)
+        embedded: Tensor = x_BTV + visual.positional_embedding.to(x_BTV.dtype)
+        return embedded
 
     def features(self, stem: Tensor, prompts: VisualPrompts | None) -> Tensor:
         return self._project(self._visual._pool(self._run(stem, prompts))[0])

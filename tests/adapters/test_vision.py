@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import open_clip
 import pytest
 import torch
@@ -14,8 +16,8 @@ from adapters.clip import Backbone, open_backbone
 from adapters.errors import BackboneError
 
 SIDE = 32
-TIMM = {"timm_model_pretrained": False, "image_size": SIDE}
-TOWERS = {
+TIMM: dict[str, Any] = {"timm_model_pretrained": False, "image_size": SIDE}
+TOWERS: dict[str, dict[str, Any]] = {
     "native": {"layers": 3, "width": 64, "head_width": 32, "patch_size": 8, "image_size": SIDE},
     "native-average": {
         "layers": 3, "width": 64, "head_width": 32, "patch_size": 8, "image_size": SIDE,
@@ -27,14 +29,14 @@ TOWERS = {
 }  # fmt: skip
 
 
-def backbone_of(vision: dict[str, object], cls: type[torch.nn.Module] = open_clip.CustomTextCLIP,
+def backbone_of(vision: dict[str, Any], cls: Any = open_clip.CustomTextCLIP,
                 dtype: torch.dtype = torch.float32) -> Backbone:  # fmt: skip
     torch.manual_seed(5)
     text = open_clip.CLIPTextCfg(context_length=24, width=64, heads=2, layers=1)
     model = cls(embed_dim=64, vision_cfg=open_clip.CLIPVisionCfg(**vision), text_cfg=text)
-    if hasattr(getattr(model.visual, "trunk", None), "set_input_size"):  # type: ignore[attr-defined]
-        model.visual.set_input_size(SIDE)  # type: ignore[attr-defined,union-attr,operator]
-    for parameter in model.parameters():  # type: ignore[attr-defined]
+    if hasattr(getattr(model.visual, "trunk", None), "set_input_size"):
+        model.visual.set_input_size(SIDE)
+    for parameter in model.parameters():
         if parameter.abs().max() < 1e-3:  # zeros and layer scales would hide what a part does
             torch.nn.init.normal_(parameter, std=0.1)
     transform = image_transform_v2(PreprocessCfg(size=SIDE), is_train=False)
@@ -131,7 +133,7 @@ def test_prompts_that_do_not_fit_the_tower_are_refused(shape: tuple[int, ...], t
         tiny_backbone.image.encode_stem(stem, VisualPrompts(torch.zeros(shape)))
 
 
-CLOSED = {
+CLOSED: dict[str, dict[str, Any]] = {
     "EfficientNet": {**TIMM, "timm_model_name": "test_efficientnet", "timm_proj": "linear"},
     "VisionTransformerRelPos": {
         **TIMM, "timm_model_name": "test_vit_relpos", "timm_proj": "linear", "timm_pool": "avg",
