@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from adapters.clip import Backbone
+from adapters.registry import METHODS, Method
 from service.console import mount_console
 from service.http import openapi
 from service.http.body_limit import BodyLimitMiddleware
 from service.http.problems import install_problems
-from service.label_sets import BuildAdapter
+from service.plans import BuildAdapter
 from service.readiness import ReadinessCheck
-from service.routes import classify, label_sets, ops
+from service.routes import classify, evaluate, fits, label_sets, ops, support
 from service.runtime import Runtime
 from service.settings import Settings
 from service.stores import Stores
@@ -28,13 +29,14 @@ def create_app(
     backbone: Backbone | None = None,
     stores: Stores | None = None,
     build_adapter: BuildAdapter | None = None,
+    methods: Mapping[str, Method] = METHODS,
 ) -> FastAPI:
     """The application. What is not given is opened at start-up as the settings say, and closed at the end.
 
     `app.state.runtime.drain()` may be called when the process is told to end: it lets go of everyone who waits, so
     that the server's graceful shutdown is not held up.
     """
-    runtime = Runtime(settings, backbone=backbone, stores=stores, build_adapter=build_adapter)
+    runtime = Runtime(settings, backbone=backbone, stores=stores, build_adapter=build_adapter, methods=methods)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -50,8 +52,8 @@ def create_app(
     )
     app.state.runtime = runtime
     app.state.readiness = ReadinessCheck(runtime)
-    for routes in (classify.router, label_sets.router, ops.router, openapi.router):
-        app.include_router(routes)
+    for part in (classify, label_sets, support, fits, evaluate, ops, openapi):
+        app.include_router(part.router)
     mount_console(app)
     install_problems(app)
     app.add_middleware(

@@ -9,14 +9,20 @@ from typing import Any
 
 import anyio
 
+from adapters.base import ImageNeeds
 from service.decode import Decoder
-from service.engine import Engine, ImageJob, Scores
+from service.engine import Engine, Scores
 from service.errors import DeadlineExceeded, LimitExceeded, Overloaded, ServiceError, Unprocessable
 from service.http.problems import problem_document, refusal_reason
 from service.images import Call, Upload
-from service.label_sets import LabelSets, Plan, Served
+from service.label_sets import LabelSets
+from service.plans import Plan, Served
 from service.schemas import ClassifyOptions
+from service.scoring import ImageJob
 from service.telemetry.metrics import Metrics
+
+MANY_VIEWS_HELD = 4
+"""Images of more than one view that are decoded ahead of the device: each is as large as a batch."""
 
 
 @dataclass(slots=True)
@@ -72,6 +78,7 @@ class Classifier:
         self._facts = facts
         self._max_top_k = max_top_k
         self._timeout = timeout
+        self._many_views = asyncio.Semaphore(MANY_VIEWS_HELD)
 
     async def classify(self, call: Call, *, wait: float, stages: dict[str, float]) -> Outcome:
         """`wait`: seconds to wait for the adapted state. Raises `ServiceError` for what concerns the whole call."""
@@ -86,11 +93,7 @@ class Classifier:
         self._engine.admit(len(call.images))
         with self._metrics.stage("resolve", stages):
             served = await self._label_sets.serve(await self._plan(options), wait=wait)
-        with self._metrics.stage("decode", stages):
-            decoded = await asyncio.gather(*(self._pixels(image, served, options) for image in call.images))
-        jobs = [job for job in decoded if isinstance(job, ImageJob)]
-        scored = iter(await self._engine.classify(jobs))
-        outcomes = [next(scored) if isinstance(job, ImageJob) else job for job in decoded]
+        outcomes = await self._outcomes(call, served, stages)
         self._record_device(outcomes, stages)
         began = time.perf_counter()
         results = [
@@ -101,6 +104,27 @@ class Classifier:
         failure = first if len(outcomes) == 1 and isinstance(first, ServiceError) else None
         return Outcome(self._answer(served, results), failure, stages)
 
+    async def _outcomes(self, call: Call, served: Served, stages: dict[str, float]) -> list[Scores | ServiceError]:
+        needs = served.adapter.needs(served.state)
+        if needs.scored_by and call.options.scores == "independent":
+            raise Unprocessable(f"adapter {served.adapter.name!r} has no independent scores", field="scores")
+        if needs.views > 1:
+            return await asyncio.gather(
+                *(self._with_views(image, served, needs, call.options) for image in call.images)
+            )
+        with self._metrics.stage("decode", stages):
+            decoded = await asyncio.gather(*(self._job(image, served, needs, call.options) for image in call.images))
+        scored = iter(await self._engine.classify([job for job in decoded if isinstance(job, ImageJob)]))
+        return [next(scored) if isinstance(job, ImageJob) else job for job in decoded]
+
+    async def _with_views(
+        self, image: Upload, served: Served, needs: ImageNeeds, options: ClassifyOptions
+    ) -> Scores | ServiceError:
+        """Holds few images at a time, since each is many."""
+        async with self._many_views:
+            job = await self._job(image, served, needs, options)
+            return (await self._engine.classify([job]))[0] if isinstance(job, ImageJob) else job
+
     async def _plan(self, options: ClassifyOptions) -> Plan:
         if (options.labels is None) == (options.label_set is None):
             raise Unprocessable("give exactly one of `label_set` and `labels`", field="labels")
@@ -110,15 +134,16 @@ class Classifier:
         record = await self._label_sets.find(options.label_set)
         return self._label_sets.plan(record, options.adapter)
 
-    async def _pixels(self, image: Upload, served: Served, options: ClassifyOptions) -> ImageJob | ServiceError:
+    async def _job(
+        self, image: Upload, served: Served, needs: ImageNeeds, options: ClassifyOptions
+    ) -> ImageJob | ServiceError:
         if image.error is not None:
             return image.error
         try:
-            pixels = await self._decoder.pixels(image.data)
+            pixels = await self._decoder.pixels(image.data, needs.views)
         except ServiceError as error:
             return error
-        needs = served.adapter.needs(served.state)
-        return ImageJob(pixels, served.state, needs, top_k=options.top_k, scores=options.scores)
+        return ImageJob(pixels, served.state, needs, options.top_k, options.scores, served.adapter)
 
     def _record_device(self, outcomes: list[Scores | ServiceError], stages: dict[str, float]) -> None:
         """The images of one request go together, so the longest of each stage is the request's."""
@@ -152,7 +177,8 @@ class Classifier:
         return {
             "results": results,
             "adapted": served.adapted,
-            "adapter": served.plan.adapter.name,
+            "adapter": served.plan.name,
+            "served_by": served.by,
             "label_set": served.plan.id,
             "status": served.status,
             "source_prompts": self._facts.source_prompts,

@@ -57,24 +57,28 @@ class Decoder:
         self._apply_exif = apply_exif
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    async def pixels(self, data: bytes) -> Tensor:
-        """uint8 [3, S, S]. Raises `ImageError`, `LimitExceeded` or `UnsupportedType`."""
+    async def pixels(self, data: bytes, views: int = 1) -> Tensor:
+        """uint8 [3, S, S], or [views, 3, S, S] for more views than one, the same ones for the same bytes. Raises
+        `ImageError`, `LimitExceeded` or `UnsupportedType`."""
         if len(data) > self._limits.max_image_bytes:
             raise LimitExceeded("max_image_bytes", self._limits.max_image_bytes, actual=len(data))
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, data)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, data, views)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, data: bytes) -> Tensor:
+    def _decode(self, data: bytes, views: int) -> Tensor:
         with open_header(data) as image:
             width, height = image.size
             self._check_size(width, height)
-            with self._budget.hold(width * height * BYTES_PER_PIXEL), damage_named(image.format or "image"):
+            made = (views - 1) * 3 * self._preprocess.size**2
+            with self._budget.hold(width * height * BYTES_PER_PIXEL + made), damage_named(image.format or "image"):
                 image.load()
                 self._check_size(*image.size)
-                upright = self._upright(image)
-                return self._preprocess.pixels(eight_bits(upright))
+                upright = eight_bits(self._upright(image))
+                if views == 1:
+                    return self._preprocess.pixels(upright)
+                return self._preprocess.views(upright, views, seed=zlib.crc32(data))
 
     def _check_size(self, width: int, height: int) -> None:
         if min(width, height) < 1:

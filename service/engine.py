@@ -1,42 +1,26 @@
-"""The one owner of the device: image-tower passes, scoring, adaptation. Knows no HTTP and no stores.
-
-Tensor suffixes: B images, C classes, D joint embedding width, S image side, K best classes.
-"""
+"""The one owner of the device: image-tower passes, scoring, adaptation. Knows no HTTP and no stores."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
-from torch import Tensor
 
-from adapters.base import PLAIN, Adapter, ClassState, ImageNeeds, LabelSet, Progress, cosine_logits, independent_logits
+from adapters.base import PLAIN, Adapter, ClassState, ImageNeeds, LabelSet, Progress, Support
 from adapters.clip import Backbone
+from adapters.scoring import image_features
 from service.batcher import Batcher
 from service.errors import ComputeError, ServiceError
+from service.scoring import ImageJob, own_scores, score_batch
 from service.work_queue import Checkpoint
-
-ScoreKind = Literal["softmax", "independent"]
 
 SMALL_LABEL_SET = 128
 """Up to so many classes an adaptation goes before larger ones."""
 
 FALLBACK_LEVEL, SMALL_LEVEL, LARGE_LEVEL = 1, 2, 3
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageJob:
-    """One image to be scored against one class state."""
-
-    pixels: Tensor
-    state: ClassState
-    needs: ImageNeeds
-    top_k: int
-    scores: ScoreKind = "softmax"
-    since: float = field(default_factory=time.perf_counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +58,9 @@ class Engine(Protocol):
         """One outcome per job, in order; one image's failure is its own. The jobs of one call share their needs."""
         ...
 
-    async def adapt(self, labels: LabelSet, adapter: Adapter, progress: Progress | None = None) -> ClassState:
+    async def adapt(
+        self, labels: LabelSet, adapter: Adapter, progress: Progress | None = None, support: Support | None = None
+    ) -> ClassState:
         """`progress` is called on another thread. Cancelling the caller abandons the adaptation. Raises what the
         adapter raises, and `ServiceError` when the device is gone."""
         ...
@@ -121,7 +107,9 @@ class LocalEngine:
             raise outcome
         return outcome.timing
 
-    async def adapt(self, labels: LabelSet, adapter: Adapter, progress: Progress | None = None) -> ClassState:
+    async def adapt(
+        self, labels: LabelSet, adapter: Adapter, progress: Progress | None = None, support: Support | None = None
+    ) -> ClassState:
         def work(checkpoint: Checkpoint) -> ClassState:
             def tell(fraction: float) -> None:
                 if progress is not None:
@@ -129,16 +117,17 @@ class LocalEngine:
                 checkpoint()
 
             tell(0.0)
-            return adapter.adapt(labels, self._backbone, progress=tell)
+            return adapter.adapt(labels, self._backbone, support, tell)
 
-        state = await self.batcher.run(level_of(labels, adapter), work)
+        state = await self.batcher.run(level_of(labels, adapter, support), work)
         assert isinstance(state, ClassState)
         return state
 
     def place(self, state: ClassState) -> ClassState:
         """The state with what scoring needs on the device, so that no batch has to carry it there."""
         device = self._backbone.device
-        return replace(state, weights=state.weights.to(device), background=state.background.to(device))
+        extras = {name: tensor.to(device) for name, tensor in state.extras.items()}
+        return replace(state, weights=state.weights.to(device), background=state.background.to(device), extras=extras)
 
     async def _submit(self, jobs: Sequence[ImageJob], *, urgent: bool) -> list[Scores | ServiceError]:
         if not jobs:
@@ -160,13 +149,17 @@ class LocalEngine:
         torch.set_num_threads(self._threads)
 
     def _run_batch(self, needs: ImageNeeds, jobs: Sequence[ImageJob]) -> list[Scores | Exception]:
-        assert needs == PLAIN, "only plain image features are served"
         began = time.perf_counter()
-        features_BD = self._backbone.image.encode(torch.stack([job.pixels for job in jobs]))
-        if features_BD.is_cuda:
-            torch.cuda.synchronize(features_BD.device)
-        forward = time.perf_counter() - began
-        outcomes = score_batch(features_BD, jobs)
+        if needs.scored_by:
+            outcomes, forward = own_scores(jobs, self._backbone), time.perf_counter() - began
+        else:
+            assert needs.views == 1, "views are for methods that score images themselves"
+            pixels = torch.stack([job.pixels for job in jobs])
+            features_BD = image_features(pixels, [job.state for job in jobs], self._backbone)
+            if features_BD.is_cuda:
+                torch.cuda.synchronize(features_BD.device)
+            forward = time.perf_counter() - began
+            outcomes = score_batch(features_BD, jobs)
         head = time.perf_counter() - began - forward
         shared = Timing(began - jobs[0].since, forward, head, len(jobs))
         if self._observe is not None:
@@ -179,43 +172,8 @@ class LocalEngine:
         ]
 
 
-Ranked = tuple[list[int], list[float], list[float]]
-
-
-def level_of(labels: LabelSet, adapter: Adapter) -> int:
-    """The device-queue level of one adaptation; see `service.batcher`."""
+def level_of(labels: LabelSet, adapter: Adapter, support: Support | None = None) -> int:
+    """The device-queue level of one adaptation; see `service.batcher`. Fits take longest and go last."""
     if adapter.name == "zero-shot":
         return FALLBACK_LEVEL
-    return SMALL_LEVEL if len(labels.classes) <= SMALL_LABEL_SET else LARGE_LEVEL
-
-
-@torch.no_grad()
-def score_batch(features_BD: Tensor, jobs: Sequence[ImageJob]) -> list[Ranked | None]:
-    """Each image against its own class weights; images of one state share a product. None where not finite."""
-    groups: dict[tuple[int, ScoreKind], list[int]] = {}
-    for place, job in enumerate(jobs):
-        groups.setdefault((id(job.state), job.scores), []).append(place)
-    outcomes: list[Ranked | None] = [None] * len(jobs)
-    for places in groups.values():
-        members = [jobs[place] for place in places]
-        rows_BD = features_BD if len(places) == len(jobs) else features_BD[places]
-        for place, ranked in zip(places, rank(rows_BD, members), strict=True):
-            outcomes[place] = ranked
-    return outcomes
-
-
-def rank(features_BD: Tensor, jobs: Sequence[ImageJob]) -> list[Ranked | None]:
-    """The jobs share one class state and one kind of scores."""
-    state = jobs[0].state
-    logits_BC = cosine_logits(features_BD, state)
-    cosines_BC = logits_BC / state.logit_scale
-    independent = jobs[0].scores == "independent"
-    scores_BC = independent_logits(features_BD, state).sigmoid() if independent else logits_BC.softmax(dim=1)
-    best_BK = scores_BC.topk(min(max(job.top_k for job in jobs), scores_BC.shape[1]), dim=1)
-    rows, scores = best_BK.indices.tolist(), best_BK.values.tolist()
-    cosines = cosines_BC.gather(1, best_BK.indices).tolist()
-    finite = cosines_BC.isfinite().all(dim=1).tolist()
-    return [
-        (rows[i][: job.top_k], scores[i][: job.top_k], cosines[i][: job.top_k]) if finite[i] else None
-        for i, job in enumerate(jobs)
-    ]
+    return SMALL_LEVEL if support is None and len(labels.classes) <= SMALL_LABEL_SET else LARGE_LEVEL

@@ -6,6 +6,7 @@ ServiceError
 ├── MethodNotAllowed 405
 ├── RequestTimeout 408       the body came too slowly
 ├── Conflict 409             the request contradicts what is stored
+│   └── ClosedSet            the method cannot take classes that it was not fitted to
 ├── LimitExceeded 413        too large; names the limit, its value and the actual value
 ├── UnsupportedType 415      a media type or image format that is not served
 ├── Unprocessable 422        well formed, but makes no sense; names the field
@@ -71,6 +72,11 @@ class Conflict(ServiceError):
     status = 409
     slug = "conflict"
     title = "Conflict"
+
+
+class ClosedSet(Conflict):
+    slug = "closed-set-adapter"
+    title = "The method serves only the classes it was fitted to"
 
 
 class LimitExceeded(ServiceError):

@@ -1,4 +1,7 @@
-"""Label-set records: what was uploaded, durable before it is acknowledged. Names are mutable pointers to record ids."""
+"""Label-set records: what was uploaded, durable before it is acknowledged. Names are mutable pointers to record ids.
+
+A record also says which few-shot fit serves its label set; see `service.fits`.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ import json
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from adapters.base import ClassName, InfoValue, LabelSet, content_hash
@@ -21,8 +24,30 @@ ID_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
+class Fit:
+    """Which method learns, or learnt, from the support images whose digest is `support`.
+
+    `error` is why it ended without a result; `former` is the fit that serves until this one is ready.
+    """
+
+    adapter: str
+    options: Mapping[str, InfoValue]
+    support: str
+    deadline: float | None = None
+    created: float = 0.0
+    error: str | None = None
+    former: Fit | None = None
+
+    @property
+    def key(self) -> str:
+        """The same for the same method, options and support images."""
+        return content_hash([self.adapter, dict(self.options), self.support])
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
-    """`id` is the hash of content, adapter and options; `name` and `created` are no part of it."""
+    """`id` is the hash of content, adapter and options; the other fields are no part of it. `auto`: the adapter was
+    chosen by the service."""
 
     id: str
     labels: LabelSet
@@ -30,6 +55,8 @@ class Record:
     options: Mapping[str, InfoValue] = field(default_factory=dict)
     name: str | None = None
     created: float = 0.0
+    auto: bool = False
+    fit: Fit | None = None
 
 
 def record_id(labels: LabelSet, adapter: str, options: Mapping[str, InfoValue]) -> str:
@@ -46,6 +73,8 @@ def encode_record(record: Record) -> bytes:
         "adapter": record.adapter,
         "options": dict(record.options),
         "created": record.created,
+        "auto": record.auto,
+        "fit": None if record.fit is None else asdict(record.fit),
     }
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
@@ -64,9 +93,15 @@ def decode_record(data: bytes) -> Record:
             options=content["options"],
             name=content["name"],
             created=content["created"],
+            auto=content.get("auto", False),
+            fit=_fit(content.get("fit")),
         )
     except (ValueError, KeyError, TypeError, AdapterError) as error:
         raise StoreError(f"a stored label-set record cannot be read: {error}") from error
+
+
+def _fit(content: dict[str, Any] | None) -> Fit | None:
+    return None if content is None else Fit(**{**content, "former": _fit(content["former"])})
 
 
 class RecordBook:
@@ -92,6 +127,17 @@ class RecordBook:
             if known is not None and known.name not in (None, stored.name):
                 await self._drop(f"name:{known.name}")
             return stored, known is None
+
+    async def change(self, one: str, change: Callable[[Record], Record]) -> Record | None:
+        """The record as it is after `change`, durable; None if it is gone."""
+        async with self._writing:
+            known = await self._load(one)
+            if known is None:
+                return None
+            changed = change(known)
+            if changed != known:
+                await self._save(changed)
+            return changed
 
     async def find(self, ref: str) -> Record | None:
         """By id or by name."""

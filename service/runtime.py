@@ -5,37 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from adapters import create_adapter
-from adapters.base import Adapter, InfoValue
 from adapters.clip import Backbone, load_backbone
 from adapters.errors import AdapterError
-from service.class_states.hot_states import HotStates
-from service.class_states.states import States
-from service.classifier import Admission, Classifier, Facts
-from service.decode import Decoder, ImageLimits
-from service.engine import LocalEngine, Timing
+from adapters.registry import METHODS, Method
+from service.classifier import Admission
+from service.core import Core, build_core
 from service.errors import NotReady, ServiceError
-from service.label_limits import LabelLimits
-from service.label_sets import BuildAdapter, LabelSets
-from service.records import RecordBook
+from service.plans import BuildAdapter
 from service.settings import Settings, unknown_variables
 from service.stores import Stores, open_stores
 from service.telemetry.metrics import Metrics
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Core:
-    """What exists once the backbone is loaded."""
-
-    backbone: Backbone
-    engine: LocalEngine
-    label_sets: LabelSets
-    classifier: Classifier
-    decoder: Decoder
 
 
 class Runtime:
@@ -46,14 +28,17 @@ class Runtime:
         backbone: Backbone | None = None,
         stores: Stores | None = None,
         build_adapter: BuildAdapter | None = None,
+        methods: Mapping[str, Method] = METHODS,
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.admission = Admission(settings.max_in_flight, self.metrics)
+        self.evaluations = Admission(settings.max_evaluations, self.metrics)
         self.draining = False
         self.start_failure: str | None = None
         self._backbone = backbone
         self._build_adapter = build_adapter
+        self.methods = methods
         self._given_stores = stores
         self._stores: Stores | None = None
         self._core: Core | None = None
@@ -90,7 +75,14 @@ class Runtime:
             _log.warning("no setting reads this variable", extra={"variable": name})
         stores = self._stores = self._given_stores or await self._open_stores()
         backbone = self._backbone or await self._load_backbone()
-        core = build_core(self.settings, backbone, stores, self.metrics, self._build_adapter)
+        core = build_core(
+            self.settings,
+            backbone,
+            stores,
+            self.metrics,
+            build_adapter=self._build_adapter,
+            methods=self.methods,
+        )
         self._core = core  # before the probe, so that `stop` finds it whatever happens
         core.engine.start()
         await core.engine.probe()
@@ -109,6 +101,7 @@ class Runtime:
             self._resuming.cancel()
             await asyncio.wait([self._resuming])
         if self._core is not None:
+            await self._core.fits.close()
             await self._core.label_sets.states.close()
             await self._core.engine.stop(timeout=self.settings.shutdown_timeout)
             self._core.decoder.close()
@@ -132,61 +125,3 @@ class Runtime:
 
     def _saw_lookup(self, tier: str, result: str) -> None:
         self.metrics.lookups.labels(tier, result).inc()
-
-
-def build_core(
-    settings: Settings, backbone: Backbone, stores: Stores, metrics: Metrics, build_adapter: BuildAdapter | None = None
-) -> Core:
-    """Connects the parts; starts nothing."""
-
-    def build(name: str, options: Mapping[str, InfoValue]) -> Adapter:
-        return create_adapter(name, backbone, options)
-
-    def observe(timing: Timing, failed: int) -> None:
-        metrics.batch_size.observe(timing.size)
-
-    engine = LocalEngine(
-        backbone,
-        max_batch=settings.max_batch,
-        max_waiting=settings.max_waiting,
-        threads=settings.compute_threads,
-        observe=observe,
-    )
-    metrics.watch_queues(engine.batcher)
-    metrics.watch_text_forwards(lambda: backbone.text.prompts_encoded)
-    metrics.build.info({"backbone": backbone.name, "device": str(backbone.device), "precision": backbone.precision})
-    states = States(
-        engine,
-        stores.states,
-        hot=HotStates(settings.hot_bytes),
-        metrics=metrics,
-        max_adaptations=settings.max_adaptations,
-        place=engine.place,
-    )
-    label_sets = LabelSets(
-        RecordBook(stores.records),
-        states,
-        backbone=backbone,
-        build=build_adapter or build,
-        default_adapter=settings.adapter,
-        limits=LabelLimits(
-            settings.max_classes, settings.max_name_characters, settings.max_templates, settings.max_descriptions
-        ),
-    )
-    decoder = Decoder(
-        backbone.preprocess,
-        ImageLimits(settings.max_image_bytes, settings.max_pixels, settings.max_side_ratio),
-        threads=settings.decoders,
-        max_decoded_bytes=settings.max_decoded_bytes,
-        apply_exif=settings.exif == "apply",
-    )
-    classifier = Classifier(
-        label_sets,
-        engine,
-        decoder,
-        metrics=metrics,
-        facts=Facts(backbone.name, backbone.source_prompts),
-        max_top_k=settings.max_top_k,
-        timeout=settings.request_timeout,
-    )
-    return Core(backbone, engine, label_sets, classifier, decoder)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 ScoreKind = Literal["softmax", "independent"]
-Status = Literal["queued", "adapting", "ready", "failed"]
+Status = Literal["queued", "adapting", "ready", "failed", "awaiting-support"]
 OptionValue = str | int | float | bool
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Threshold = Annotated[float, Field(ge=0, le=1)]
@@ -31,6 +31,18 @@ class LabelSetRequest(Body):
     adapter: str | None = None
     templates: list[str] = []
     options: dict[str, OptionValue] = {}
+
+
+class FitRequest(Body):
+    """`adapter` is the label set's own if that learns from support images, else auto."""
+
+    adapter: str | None = None
+    options: dict[str, OptionValue] = {}
+    deadline_seconds: Annotated[float, Field(gt=0)] | None = None
+
+
+class ClassesRequest(Body):
+    classes: Annotated[list[str | ClassEntry], Field(min_length=1)]
 
 
 class ClassifyOptions(Body):
@@ -78,9 +90,12 @@ class ImageAnswer(BaseModel):
 
 
 class ClassifyAnswer(BaseModel):
+    """`adapter` is the method asked for, `served_by` the one whose class state scored the images."""
+
     results: list[ImageAnswer]
     adapted: bool
     adapter: str
+    served_by: str
     label_set: str
     status: Status
     source_prompts: str
@@ -98,6 +113,17 @@ class LabelSetSummary(BaseModel):
     created: float
 
 
+class FitAnswer(BaseModel):
+    """What was asked for; `support` is the digest of the images it learns from. Progress and outcome are those of the
+    label set."""
+
+    adapter: str
+    options: dict[str, OptionValue]
+    support: str
+    deadline_seconds: float | None
+    created: float
+
+
 class LabelSetAnswer(LabelSetSummary):
     """`seconds`, `bytes` and `info` are of the class state, so they are empty until the label set is ready."""
 
@@ -109,6 +135,7 @@ class LabelSetAnswer(LabelSetSummary):
     fingerprint: str
     version: str
     info: dict[str, OptionValue]
+    fit: FitAnswer | None = None
     error: str | None = None
 
 
@@ -117,6 +144,72 @@ class LabelSetPage(BaseModel):
 
     label_sets: list[LabelSetSummary]
     next: str | None
+
+
+class SupportImageAnswer(BaseModel):
+    """`digest` is the SHA-256 of the bytes as uploaded."""
+
+    digest: str
+    bytes: int
+    caption: str | None
+
+
+class SupportClass(BaseModel):
+    label: str
+    count: int
+    images: list[SupportImageAnswer]
+
+
+class SupportAnswer(BaseModel):
+    """`fewest`: images of the class that has the fewest. `digest` changes with the images and captions."""
+
+    label_set: str
+    digest: str
+    images: int
+    fewest: int
+    classes: list[SupportClass]
+
+
+class ClassScore(BaseModel):
+    label: str
+    images: int
+    top1: float
+
+
+class Mistaken(BaseModel):
+    """So many `images` of the class `label` were found to be `found`."""
+
+    label: str
+    found: str
+    images: int
+
+
+class Report(BaseModel):
+    """`top1` and `ece` in percent, null without images. `confusion` has a row per class and a column per answer, in
+    label order; null for more than 200 classes. `mistaken` lists the most frequent errors."""
+
+    top1: float | None
+    ece: float | None
+    per_class: list[ClassScore]
+    confusion: list[list[int]] | None
+    mistaken: list[Mistaken]
+
+
+class ImageFailure(BaseModel):
+    filename: str
+    error: Problem
+
+
+class EvaluationAnswer(BaseModel):
+    label_set: str
+    adapter: str
+    served_by: str
+    adapted: bool
+    status: Status
+    images: int
+    failures: list[ImageFailure]
+    served: Report
+    zero_shot: Report
 
 
 class OptionAnswer(BaseModel):

@@ -66,6 +66,15 @@ class Settings(BaseSettings):
     max_name_characters: Count = 512
     max_templates: Count = 256
     max_descriptions: Count = 32
+    max_support_images: Count = Field(64, description="Support images of one class")
+    max_support_total: Count = Field(4096, description="Support images of one label set")
+    max_support_bytes: Bytes = Field(512 * MIB, description="Support images of one label set, as uploaded")
+    max_caption_characters: Count = 2000
+    max_fit_seconds: Seconds = Field(1800.0, description="Longest deadline of a few-shot fit, and its default")
+    max_evaluation_images: Count = 2000
+    max_archive_bytes: Bytes = Field(512 * MIB, description="What a zip archive may unpack to")
+    max_archive_ratio: float = Field(100.0, ge=1, description="Unpacked over packed size of one file in an archive")
+    max_evaluations: Count = Field(4, description="Evaluations being worked on at once")
     max_wait_seconds: Seconds = 60.0
     max_batch: int = Field(32, ge=1, le=4096)
     max_waiting: Count = Field(1024, description="Images waiting for the device before requests are refused")
@@ -74,6 +83,7 @@ class Settings(BaseSettings):
     max_adaptations: Count = Field(256, description="Label sets waiting for adaptation before uploads are refused")
     max_decoded_bytes: int = Field(512 * MIB, ge=MIB, description="Decoded pixels held at once while resizing")
     request_timeout: Seconds = 60.0
+    evaluation_timeout: Seconds = Field(600.0, description="Until an evaluation is given up")
     shutdown_timeout: Seconds = 15.0
 
     @field_validator("redis_url")

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import anyio
 
-from adapters.base import Adapter, ClassState, LabelSet
+from adapters.base import Adapter, ClassState, LabelSet, Support
 
 PROGRESS_EVERY = 0.05
 """Seconds between two progress reports of one adaptation."""
 
-Status = Literal["queued", "adapting", "ready", "failed"]
+Status = Literal["queued", "adapting", "ready", "failed", "awaiting-support"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Want:
-    """A class state that somebody wants, and the key under which it is found again."""
+    """A class state that somebody wants, and the key under which it is found again. `support` fetches the images it is
+    learnt from; `deadline` is how many seconds computing it may take, waiting included."""
 
     key: str
     labels: LabelSet
     adapter: Adapter
+    support: Callable[[], Awaitable[Support]] | None = None
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class Flight:
 
     @property
     def final(self) -> bool:
-        return self.snapshot.status in {"ready", "failed"}
+        return self.snapshot.status in {"ready", "failed", "awaiting-support"}
 
     def missed(self) -> None:
         """No store has the state."""
@@ -121,10 +125,14 @@ class Reporter:
             self._loop.call_soon_threadsafe(self._flight.advance, fraction)
 
 
-def settled_flight(want: Want, *, state: ClassState | None = None, failure: Exception | None = None) -> Flight:
-    """A flight whose outcome is known already."""
+def settled_flight(
+    want: Want, *, state: ClassState | None = None, failure: Exception | None = None, held: Snapshot | None = None
+) -> Flight:
+    """A flight whose outcome is known already, or that does not begin because it is `held`."""
     flight = Flight(want)
-    if state is not None:
+    if held is not None:
+        flight.snapshot = held
+    elif state is not None:
         flight.succeed(state)
     else:
         assert failure is not None

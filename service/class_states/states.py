@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+import anyio
+
 from adapters.base import ClassState
 from adapters.checkpoint import state_from_bytes, state_to_bytes
 from adapters.errors import AdapterError, StateError
@@ -14,7 +16,15 @@ from service.class_states.failures import Failures
 from service.class_states.flights import Flight, Reporter, Snapshot, Want, settled_flight
 from service.class_states.hot_states import HotStates
 from service.engine import Engine
-from service.errors import ComputeError, InternalError, Overloaded, ServiceError, ShuttingDown, StoreError
+from service.errors import (
+    ComputeError,
+    DeadlineExceeded,
+    InternalError,
+    Overloaded,
+    ServiceError,
+    ShuttingDown,
+    StoreError,
+)
 from service.stores import Store
 from service.telemetry.metrics import Metrics
 
@@ -110,12 +120,16 @@ class States:
                 self._hot.put(want.key, state)
         return state
 
-    async def forget(self, key: str) -> None:
-        """Abandons a running adaptation and drops the state everywhere."""
+    async def abandon(self, key: str) -> None:
+        """Ends a running adaptation without a result, and allows for another try."""
         flight = self._flights.get(key)
         if flight is not None:
             await _ended([flight])
         self._failures.forget(key)
+
+    async def forget(self, key: str) -> None:
+        """Abandons a running adaptation and drops the state everywhere."""
+        await self.abandon(key)
         self._hot.drop(key)
         try:
             await self._store.delete(key)
@@ -144,7 +158,9 @@ class States:
             self._finish(flight, state)
             await self._keep(want, state)
         except asyncio.CancelledError:
-            flight.fail(ShuttingDown() if self._closing else ComputeError("the label set was deleted"))
+            flight.fail(
+                ShuttingDown() if self._closing else ComputeError("cancelled: the label set or its fit was deleted")
+            )
             raise
         except (AdapterError, ServiceError) as error:
             self._failures.note(want.key, error)
@@ -168,7 +184,7 @@ class States:
         began, outcome = time.perf_counter(), "failed"
         started = Reporter(flight)
         try:
-            state = await self._engine.adapt(want.labels, want.adapter, started)
+            state = await self._computed(want, started)
             outcome = "ready"
             return state
         except asyncio.CancelledError:
@@ -187,6 +203,12 @@ class States:
                     extra={"adapter": want.adapter.name, "classes": len(want.labels.classes), "outcome": outcome,
                            "seconds": round(time.perf_counter() - started.at, 3)},
                 )  # fmt: skip
+
+    async def _computed(self, want: Want, started: Reporter) -> ClassState:
+        with anyio.move_on_after(want.deadline):
+            support = None if want.support is None else await want.support()
+            return await self._engine.adapt(want.labels, want.adapter, started, support)
+        raise DeadlineExceeded(f"not done within the deadline of {want.deadline:g} s")
 
     async def _stored(self, want: Want) -> ClassState | None:
         try:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from service.core import Core
 from service.http.prefer import preferred_wait
-from service.runtime import Core, Runtime
+from service.runtime import Runtime
 
 
 def get_runtime(request: Request) -> Runtime:

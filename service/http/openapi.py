@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.responses import HTMLResponse, JSONResponse
 
-from service.schemas import ClassifyRequest, LabelSetRequest, Problem
+from service.schemas import ClassesRequest, ClassifyRequest, FitRequest, LabelSetRequest, Problem
 
 TITLE = "self-tpt-service"
 VERSION = "1"
@@ -24,7 +24,8 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=TITLE, version=VERSION, routes=app.routes)
         _, read = models_json_schema(
-            [(ClassifyRequest, "validation"), (LabelSetRequest, "validation")], ref_template=REFERENCE
+            [(body, "validation") for body in (ClassifyRequest, LabelSetRequest, FitRequest, ClassesRequest)],
+            ref_template=REFERENCE,
         )
         _, told = models_json_schema([(Problem, "serialization")], ref_template=REFERENCE)
         schemas = document.setdefault("components", {}).setdefault("schemas", {})

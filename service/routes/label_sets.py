@@ -11,19 +11,23 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from adapters.base import ClassName
 from service.class_states.flights import Flight, Snapshot
+from service.core import Core
 from service.errors import ServiceError
 from service.http.deps import CoreDep, WaitDep
 from service.http.prefer import applied
 from service.http.problems import problem_answers
-from service.records import Record
+from service.records import Fit, Record
 from service.routes.bodies import read_json
-from service.runtime import Core
 from service.schemas import ClassEntry, LabelSetAnswer, LabelSetPage, LabelSetRequest
 
 router = APIRouter(prefix="/v1/label-sets")
 
 HEARTBEAT = 15.0
 """Seconds of silence after which a comment keeps an event stream alive."""
+
+NO_SUPPORT = "no fit to support images was asked for, so the class names are all there is to learn from"
+
+FINAL = {"ready", "failed", "awaiting-support"}
 
 BODY: dict[str, Any] = {
     "requestBody": {
@@ -115,7 +119,7 @@ async def events(flight: Flight, *, heartbeat: float = HEARTBEAT) -> AsyncIterat
 
 
 def event(snapshot: Snapshot) -> str:
-    kind = snapshot.status if snapshot.status in {"ready", "failed"} else "progress"
+    kind = snapshot.status if snapshot.status in FINAL else "progress"
     data: dict[str, object] = {"status": snapshot.status, "progress": round(snapshot.progress, 4)}
     if snapshot.error is not None:
         data["error"] = snapshot.error
@@ -134,7 +138,7 @@ def summary(record: Record, snapshot: Snapshot) -> dict[str, Any]:
         "name": record.name,
         "status": snapshot.status,
         "progress": round(snapshot.progress, 4),
-        "adapter": record.adapter,
+        "adapter": record.adapter if record.fit is None else record.fit.adapter,
         "class_count": len(record.labels.classes),
         "created": record.created,
     }
@@ -151,13 +155,27 @@ async def shown(core: Core, record: Record) -> dict[str, Any]:
     snapshot = await known(core, record)
     answer = summary(record, snapshot)
     names = list(record.labels.names)
-    answer |= {"options": dict(record.options), "classes": names, "templates": list(record.labels.templates)}
+    options = record.options if record.fit is None else record.fit.options
+    answer |= {"options": dict(options), "classes": names, "templates": list(record.labels.templates)}
     answer |= {"seconds": None, "bytes": None, "fingerprint": core.backbone.fingerprint, "version": "", "info": {}}
+    answer |= {"fit": None if record.fit is None else shown_fit(record.fit)}
     if snapshot.error is not None:
         return answer | {"error": snapshot.error}
     want = core.label_sets.plan(record).want
     state = await core.label_sets.states.load(want)
     answer["version"] = want.adapter.version
-    if state is not None:
+    if state is not None and snapshot.status == "ready":
         answer |= {"seconds": state.info.get("seconds"), "bytes": state.nbytes, "info": dict(state.info)}
+    if record.auto and record.fit is None:
+        answer["info"] = {**answer["info"], "chosen": record.adapter, "auto_reason": NO_SUPPORT}
     return answer
+
+
+def shown_fit(fit: Fit) -> dict[str, Any]:
+    return {
+        "adapter": fit.adapter,
+        "options": dict(fit.options),
+        "support": fit.support,
+        "deadline_seconds": fit.deadline,
+        "created": fit.created,
+    }

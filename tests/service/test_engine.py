@@ -13,8 +13,9 @@ from torch import Tensor
 from adapters import create_adapter
 from adapters.base import PLAIN, ClassState, LabelSet, cosine_logits, independent_logits
 from adapters.clip import Backbone
-from service.engine import ImageJob, LocalEngine, Scores, level_of, rank
+from service.engine import LocalEngine, Scores, level_of
 from service.errors import ComputeError, ServiceError
+from service.scoring import ImageJob, rank
 
 
 @asynccontextmanager

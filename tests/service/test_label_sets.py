@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from adapters import create_adapter
-from adapters.base import Adapter, ClassName, InfoValue
+from adapters.base import Adapter, ClassName, InfoValue, LabelSet, Support
 from adapters.clip import Backbone
 from service.class_states.failures import Failures
 from service.class_states.hot_states import HotStates
@@ -19,7 +19,9 @@ from service.engine import LocalEngine
 from service.errors import LimitExceeded, NotFound, Overloaded, StoreError, Unprocessable
 from service.label_limits import LabelLimits
 from service.label_sets import LabelSets
+from service.plans import Planner
 from service.records import RecordBook
+from service.support import SupportLimits, SupportShelves
 from service.telemetry.metrics import Metrics
 from tests.service.fakes import DictStore, SlowAdapter, soon
 
@@ -54,8 +56,10 @@ async def rig_on(
         engine, states, hot=HotStates(1 << 20), metrics=metrics, max_adaptations=max_adaptations,
         failures=Failures(first=0.05),
     )  # fmt: skip
+    shelves = SupportShelves(records, SupportLimits(4, 16, 1 << 20, 100))
+    planner = Planner(backbone, build, default_adapter="auto", load_support=no_support)
     sets = LabelSets(
-        RecordBook(records), held, backbone=backbone, build=build, default_adapter="auto",
+        RecordBook(records), held, backbone=backbone, planner=planner, shelves=shelves,
         limits=LabelLimits(100, 64, 4, 4),
     )  # fmt: skip
     try:
@@ -64,6 +68,10 @@ async def rig_on(
         slow.go.set()
         await held.close()
         await engine.stop()
+
+
+async def no_support(label_set: str, digest: str, labels: LabelSet) -> Support:
+    raise AssertionError("nothing here learns from images")
 
 
 async def test_while_adapting_zero_shot_answers_then_the_adapted_state(tiny_backbone: Backbone) -> None:

@@ -1,0 +1,132 @@
+"""What exists once the backbone is loaded, connected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adapters import create_adapter
+from adapters.base import Adapter, InfoValue
+from adapters.clip import Backbone
+from adapters.registry import METHODS, Method
+from service.class_states.hot_states import HotStates
+from service.class_states.states import States
+from service.classifier import Classifier, Facts
+from service.decode import Decoder, ImageLimits
+from service.engine import LocalEngine, Timing
+from service.evaluation import Evaluator
+from service.fits import Fits, SupportReader
+from service.label_limits import LabelLimits
+from service.label_sets import LabelSets
+from service.plans import BuildAdapter, Planner
+from service.records import RecordBook
+from service.settings import Settings
+from service.stores import Stores
+from service.support import SupportLimits, SupportShelves
+from service.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Core:
+    backbone: Backbone
+    engine: LocalEngine
+    label_sets: LabelSets
+    classifier: Classifier
+    decoder: Decoder
+    fits: Fits
+    evaluator: Evaluator
+
+
+def build_core(
+    settings: Settings,
+    backbone: Backbone,
+    stores: Stores,
+    metrics: Metrics,
+    *,
+    build_adapter: BuildAdapter | None = None,
+    methods: Mapping[str, Method] = METHODS,
+) -> Core:
+    """Connects the parts; starts nothing. `methods` are the facts about what `build_adapter` makes."""
+
+    def build(name: str, options: Mapping[str, InfoValue]) -> Adapter:
+        return create_adapter(name, backbone, options)
+
+    engine = build_engine(settings, backbone, metrics)
+    decoder = build_decoder(settings, backbone)
+    shelves = SupportShelves(stores.records, support_limits(settings))
+    planner = Planner(
+        backbone,
+        build_adapter or build,
+        default_adapter=settings.adapter,
+        load_support=SupportReader(shelves, decoder),
+        methods=methods,
+    )
+    label_sets = LabelSets(
+        RecordBook(stores.records),
+        build_states(settings, engine, stores, metrics),
+        backbone=backbone,
+        planner=planner,
+        shelves=shelves,
+        limits=LabelLimits(
+            settings.max_classes, settings.max_name_characters, settings.max_templates, settings.max_descriptions
+        ),
+    )
+    fits = Fits(label_sets, max_seconds=settings.max_fit_seconds)
+    evaluator = Evaluator(label_sets, engine, decoder, limits=settings)
+    classifier = Classifier(
+        label_sets,
+        engine,
+        decoder,
+        metrics=metrics,
+        facts=Facts(backbone.name, backbone.source_prompts),
+        max_top_k=settings.max_top_k,
+        timeout=settings.request_timeout,
+    )
+    return Core(backbone, engine, label_sets, classifier, decoder, fits, evaluator)
+
+
+def build_engine(settings: Settings, backbone: Backbone, metrics: Metrics) -> LocalEngine:
+    def observe(timing: Timing, failed: int) -> None:
+        metrics.batch_size.observe(timing.size)
+
+    engine = LocalEngine(
+        backbone,
+        max_batch=settings.max_batch,
+        max_waiting=settings.max_waiting,
+        threads=settings.compute_threads,
+        observe=observe,
+    )
+    metrics.watch_queues(engine.batcher)
+    metrics.watch_text_forwards(lambda: backbone.text.prompts_encoded)
+    metrics.build.info({"backbone": backbone.name, "device": str(backbone.device), "precision": backbone.precision})
+    return engine
+
+
+def build_decoder(settings: Settings, backbone: Backbone) -> Decoder:
+    return Decoder(
+        backbone.preprocess,
+        ImageLimits(settings.max_image_bytes, settings.max_pixels, settings.max_side_ratio),
+        threads=settings.decoders,
+        max_decoded_bytes=settings.max_decoded_bytes,
+        apply_exif=settings.exif == "apply",
+    )
+
+
+def build_states(settings: Settings, engine: LocalEngine, stores: Stores, metrics: Metrics) -> States:
+    return States(
+        engine,
+        stores.states,
+        hot=HotStates(settings.hot_bytes),
+        metrics=metrics,
+        max_adaptations=settings.max_adaptations,
+        place=engine.place,
+    )
+
+
+def support_limits(settings: Settings) -> SupportLimits:
+    return SupportLimits(
+        settings.max_support_images,
+        settings.max_support_total,
+        settings.max_support_bytes,
+        settings.max_caption_characters,
+    )

@@ -1,0 +1,156 @@
+"""Labelled images against what a label set serves and against plain zero-shot, side by side.
+
+Tensor suffixes: N images.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import anyio
+import torch
+
+from adapters.base import ImageNeeds
+from adapters.evaluation.metrics import calibration_error
+from service.decode import Decoder
+from service.engine import Engine, Scores
+from service.errors import DeadlineExceeded, LimitExceeded, ServiceError, Unprocessable
+from service.http.problems import problem_document
+from service.label_sets import LabelSets
+from service.plans import Plan, Served
+from service.scoring import ImageJob
+
+TOGETHER = 16
+"""Images that are decoded and scored at once, so that an evaluation does not crowd out other callers."""
+
+MATRIX_CLASSES = 200
+"""Up to so many classes the confusion matrix is given whole."""
+
+WORST_PAIRS = 100
+
+
+class EvaluationLimits(Protocol):
+    @property
+    def max_evaluation_images(self) -> int: ...
+    @property
+    def evaluation_timeout(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """One image as it came, and the row of its class."""
+
+    data: bytes
+    row: int
+    filename: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Of one image: the row of its class, the best row found and its probability."""
+
+    row: int
+    found: int
+    confidence: float
+
+
+class Evaluator:
+    def __init__(self, label_sets: LabelSets, engine: Engine, decoder: Decoder, *, limits: EvaluationLimits) -> None:
+        self._label_sets = label_sets
+        self._engine = engine
+        self._decoder = decoder
+        self._limits = limits
+
+    async def evaluate(self, plan: Plan, images: Sequence[Labelled], *, wait: float = 0.0) -> dict[str, Any]:
+        """The answer's body. Raises `DeadlineExceeded` when the time budget is used up."""
+        if len(images) > self._limits.max_evaluation_images:
+            raise LimitExceeded(
+                "max_evaluation_images", self._limits.max_evaluation_images, actual=len(images), field="images"
+            )
+        if not images:
+            raise Unprocessable("no labelled image was given", field="images")
+        with anyio.move_on_after(self._limits.evaluation_timeout + wait):
+            return await self._evaluate(plan, images, wait)
+        raise DeadlineExceeded(f"not done within {self._limits.evaluation_timeout + wait:g} s; send fewer images")
+
+    async def _evaluate(self, plan: Plan, images: Sequence[Labelled], wait: float) -> dict[str, Any]:
+        served = await self._label_sets.serve(plan, wait=wait)
+        zero_shot = await self._label_sets.zero_shot(plan)
+        failures: list[dict[str, Any]] = []
+        pairs: list[tuple[Seen, Seen]] = []
+        for start in range(0, len(images), TOGETHER):
+            part = images[start : start + TOGETHER]
+            for image, outcome in zip(part, await self._scored(part, served, zero_shot), strict=True):
+                if isinstance(outcome, ServiceError):
+                    failures.append({"filename": image.filename, "error": problem_document(outcome)})
+                else:
+                    pairs.append(outcome)
+        names = plan.labels.names
+        return {
+            "label_set": plan.id,
+            "adapter": plan.name,
+            "served_by": served.by,
+            "adapted": served.adapted,
+            "status": served.status,
+            "images": len(pairs),
+            "failures": failures,
+            "served": report([one for one, _ in pairs], names),
+            "zero_shot": report([other for _, other in pairs], names),
+        }
+
+    async def _scored(
+        self, images: Sequence[Labelled], served: Served, zero_shot: Served
+    ) -> list[tuple[Seen, Seen] | ServiceError]:
+        ours, plain = await self._seen(images, served), await self._seen(images, zero_shot)
+        return [
+            one if isinstance(one, ServiceError) else other if isinstance(other, ServiceError) else (one, other)
+            for one, other in zip(ours, plain, strict=True)
+        ]
+
+    async def _seen(self, images: Sequence[Labelled], served: Served) -> list[Seen | ServiceError]:
+        needs = served.adapter.needs(served.state)
+        jobs = await asyncio.gather(*(self._job(image, served, needs) for image in images))
+        scored = iter(await self._engine.classify([job for job in jobs if isinstance(job, ImageJob)]))
+        outcomes = [next(scored) if isinstance(job, ImageJob) else job for job in jobs]
+        return [
+            Seen(image.row, outcome.rows[0], outcome.scores[0]) if isinstance(outcome, Scores) else outcome
+            for image, outcome in zip(images, outcomes, strict=True)
+        ]
+
+    async def _job(self, image: Labelled, served: Served, needs: ImageNeeds) -> ImageJob | ServiceError:
+        try:
+            pixels = await self._decoder.pixels(image.data, needs.views)
+        except ServiceError as error:
+            return error
+        return ImageJob(pixels, served.state, needs, top_k=1, adapter=served.adapter)
+
+
+def report(seen: Sequence[Seen], names: Sequence[str]) -> dict[str, Any]:
+    """Accuracy and calibration error in percent, per class, and what was taken for what."""
+    images, right = Counter(one.row for one in seen), Counter(one.row for one in seen if one.row == one.found)
+    mistaken = Counter((one.row, one.found) for one in seen if one.row != one.found)
+    confidence_N = torch.tensor([one.confidence for one in seen])
+    correct_N = torch.tensor([float(one.row == one.found) for one in seen])
+    return {
+        "top1": 100 * right.total() / len(seen) if seen else None,
+        "ece": 100 * calibration_error(confidence_N, correct_N) if seen else None,
+        "per_class": [
+            {"label": names[row], "images": images[row], "top1": 100 * right[row] / images[row]}
+            for row in sorted(images)
+        ],
+        "confusion": matrix(seen, len(names)) if len(names) <= MATRIX_CLASSES else None,
+        "mistaken": [
+            {"label": names[row], "found": names[found], "images": count}
+            for (row, found), count in mistaken.most_common(WORST_PAIRS)
+        ],
+    }
+
+
+def matrix(seen: Sequence[Seen], classes: int) -> list[list[int]]:
+    """Images by class (rows) and by what they were found to be (columns), in label order."""
+    counted = Counter((one.row, one.found) for one in seen)
+    return [[counted[row, found] for found in range(classes)] for row in range(classes)]
