@@ -12,7 +12,7 @@ from adapters.clip import Backbone, open_backbone
 torch.set_num_threads(1)
 
 
-def make_tiny_backbone(seed: int = 0) -> Backbone:
+def make_tiny_backbone(seed: int = 0, dtype: torch.dtype = torch.float32) -> Backbone:
     """Random weights, joint width 64, images of 32 pixels, context of 24 tokens."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -23,9 +23,14 @@ def make_tiny_backbone(seed: int = 0) -> Backbone:
         )
     transform = image_transform_v2(PreprocessCfg(size=32), is_train=False)
     tokenizer = open_clip.SimpleTokenizer(context_length=24)
-    return open_backbone(model, transform, tokenizer, name="tiny")
+    return open_backbone(model, transform, tokenizer, name="tiny", dtype=dtype)
 
 
 @pytest.fixture(scope="session")
 def tiny_backbone() -> Backbone:
     return make_tiny_backbone()
+
+
+@pytest.fixture(scope="session")
+def tiny_bf16_backbone() -> Backbone:
+    return make_tiny_backbone(dtype=torch.bfloat16)
