@@ -13,6 +13,7 @@ from adapters.methods.coop import CoOp, CoOpSettings
 from adapters.methods.maple import MaPLe, MaPLeSettings
 from adapters.methods.quantized import Quantized, QuantizedSettings
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
+from adapters.methods.tgp_t import TGPT, TGPTSettings
 from adapters.methods.tpt import TPT, TPTSettings
 from adapters.methods.zero_shot import ZeroShot, ZeroShotSettings
 
@@ -80,6 +81,16 @@ METHODS: Mapping[str, Method] = {
         QuantizedSettings,
         Quantized,
         support=1,
+    ),
+    "tgp-t": Method(
+        "Prompts made from each image's tokens, taught by class texts and captions; a head with a row per class (TGP-T).",
+        TGPTSettings,
+        TGPT,
+        support=1,
+        captions=True,
+        image_tokens=True,
+        open_set=False,
+        scores_images=True,
     ),
 }
 METHOD_NAMES: tuple[str, ...] = tuple(METHODS)
