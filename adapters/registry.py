@@ -111,6 +111,10 @@ def create_adapter(name: str, backbone: Backbone, options: Mapping[str, InfoValu
     method = METHODS[method_name]
     if method.learns_prompts and not backbone.text.promptable:
         raise OptionError(f"adapter {method_name!r} cannot learn prompts for backbone {backbone.name}", field="adapter")
+    if method.image_tokens and not backbone.image.promptable:
+        raise OptionError(
+            f"adapter {method_name!r} needs tokens, and backbone {backbone.name} has none to offer", field="adapter"
+        )
     return method.build(_settings(method.settings, options or {}), backbone)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from adapters.base import ClassState, ImageNeeds, InfoValue, LabelSet, Progress, Support, needs_of
 from adapters.checkpoint import settings_version
 from adapters.clip import Backbone
+from adapters.errors import OptionError
 from adapters.methods.coop import CoOp, CoOpSettings, check_ranges
 from adapters.methods.maple import MaPLe, MaPLeSettings
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
@@ -63,6 +64,8 @@ class Quantized:
     name = "quantized"
 
     def __init__(self, settings: QuantizedSettings, backbone: Backbone) -> None:
+        if settings.host == "maple" and not backbone.image.promptable:
+            raise OptionError(f"no prompts can enter the image tower of {backbone.name}", field="options.host")
         self.settings = settings
         self._host = _host(settings, backbone, self._through)
         self.version = settings_version(self.name, settings, self._host.version)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters.base import ImageNeeds, LabelSet, Support, VisualPrompts
+from adapters import create_adapter
+from adapters.base import ImageNeeds, InfoValue, LabelSet, Support, VisualPrompts
 from adapters.checkpoint import state_from_bytes, state_to_bytes
 from adapters.clip import Backbone
-from adapters.errors import BackboneError, LabelSetError, SupportError
+from adapters.errors import BackboneError, LabelSetError, OptionError, SupportError
 from adapters.methods.maple import CoupledPrompts, MaPLe, MaPLeSettings, deep_prompts, start_prompts
 from adapters.support_stems import SupportStems
 from adapters.towers import ImageTower
@@ -112,11 +113,23 @@ def test_stems_that_do_not_fit_are_made_anew_and_equal_the_kept_ones(tiny_backbo
 
 def test_what_is_missing_is_refused_before_any_model_work(tiny_backbone: Backbone) -> None:
     adapter, before = MaPLe(FAST, tiny_backbone), tiny_backbone.text.prompts_encoded
-    closed = ImageTower(lambda x: x, (0.5,) * 3, (0.5,) * 3, device=torch.device("cpu"), dtype=torch.float32)
     with pytest.raises(SupportError):
         adapter.adapt(LABELS, tiny_backbone)
     with pytest.raises(LabelSetError):
         adapter.adapt(LabelSet.of("cat"), tiny_backbone, support())
     with pytest.raises(BackboneError, match="image tower"):
-        adapter.adapt(LABELS, replace(tiny_backbone, image=closed), support())
+        adapter.adapt(LABELS, without_tokens(tiny_backbone), support())
     assert tiny_backbone.text.prompts_encoded == before
+
+
+def without_tokens(backbone: Backbone) -> Backbone:
+    closed = ImageTower(lambda x: x, (0.5,) * 3, (0.5,) * 3, device=torch.device("cpu"), dtype=torch.float32)
+    return replace(backbone, image=closed)
+
+
+@pytest.mark.parametrize(("name", "options"), [("maple", {}), ("quantized", {"host": "maple"})])
+def test_a_backbone_without_tokens_is_refused_when_the_adapter_is_made(
+    tiny_backbone: Backbone, name: str, options: dict[str, InfoValue]
+) -> None:
+    with pytest.raises(OptionError, match="tiny"):
+        create_adapter(name, without_tokens(tiny_backbone), options)
