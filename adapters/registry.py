@@ -83,7 +83,7 @@ METHODS: Mapping[str, Method] = {
         support=1,
     ),
     "tgp-t": Method(
-        "Prompts made from each image's tokens, taught by class texts and captions; a head with a row per class (TGP-T).",
+        "Prompts made from each image's tokens, taught by class texts and captions; a head row per class (TGP-T).",
         TGPTSettings,
         TGPT,
         support=1,
