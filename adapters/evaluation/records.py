@@ -19,6 +19,7 @@ class Measured:
     source: the set that the method was fitted on; part: all, base or new classes.
     backbone, images_digest, content: what it was measured with and on, and digest of the adapter and what it learnt
     from, so that a result is not taken for one of other settings.
+    nbytes, prompt_bytes: of the whole stored state, and of the learnt prompts in it (packed where they are packed).
     bins: per confidence bin the number of images, the sum of confidences, and the number of hits.
     skipped: why there is no figure, or "".
     """
@@ -39,6 +40,7 @@ class Measured:
     classes: int = 0
     seconds: float = 0.0
     nbytes: int = 0
+    prompt_bytes: int = 0
     bins: tuple[tuple[float, ...], ...] = ()
     skipped: str = ""
 

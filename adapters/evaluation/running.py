@@ -23,6 +23,7 @@ from adapters.evaluation.pictures import Pictures
 from adapters.evaluation.protocols import CLOSED, Fit, Plan, Trial, fits
 from adapters.evaluation.records import Journal, Measured
 from adapters.evaluation.transfer import served_elsewhere
+from adapters.stored_prompts import CONTEXT
 
 Watch = Callable[[str, float], None]
 """Told what is being done, and the fraction of that which is done."""
@@ -51,6 +52,15 @@ class Fitted:
 def backbone_mark(backbone: Backbone) -> str:
     """Short name of the weights, of what else makes image tokens, and of the precision."""
     return f"{backbone.fingerprint[:12]}{backbone.image.tokens_version[:12]}/{backbone.precision}"
+
+
+def prompt_bytes(state: ClassState) -> int:
+    """Of the learnt prompts alone: packed ones as packed, others as the float32 that they are."""
+    packed = state.info.get("packed_bytes")
+    if packed is not None:
+        return int(packed)
+    context = state.extras[CONTEXT].nbytes if CONTEXT in state.extras else 0
+    return context + (state.visual_prompts.tokens.nbytes if state.visual_prompts else 0)
 
 
 class Bench:
@@ -118,9 +128,9 @@ class Bench:
             return self._blank(fit, trial, skipped=str(reason))
         if trial.columns:
             logits_NC = logits_NC[:, list(trial.columns)]
-        return self._entry(fit, trial, logits_NC, fitted.seconds, len(state_to_bytes(state)))
+        return self._entry(fit, trial, logits_NC, Fitted(adapter, state, fitted.seconds))
 
-    def _entry(self, fit: Fit, trial: Trial, logits_NC: Tensor, seconds: float, nbytes: int) -> Measured:
+    def _entry(self, fit: Fit, trial: Trial, logits_NC: Tensor, fitted: Fitted) -> Measured:
         truth_N = torch.tensor(trial.truth)
         found = score(logits_NC, truth_N)
         return self._blank(
@@ -130,8 +140,9 @@ class Bench:
             ece=round(found.ece, 4),
             images=found.images,
             classes=logits_NC.shape[1],
-            seconds=round(seconds, 4),
-            nbytes=nbytes,
+            seconds=round(fitted.seconds, 4),
+            nbytes=len(state_to_bytes(fitted.state)),
+            prompt_bytes=prompt_bytes(fitted.state),
             bins=reliability(logits_NC, truth_N),
         )
 

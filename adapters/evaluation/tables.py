@@ -18,15 +18,16 @@ def accuracy_table(entries: Sequence[Measured]) -> str:
     """One row per method (and shots), one column per set with `top-1 / ECE`, and the mean over the sets."""
     sets = list(by(entries, lambda e: e.set_name))
     shots = len({e.shots for e in entries if e.shots}) > 1
+    prompts = any(e.prompt_bytes for e in entries)
     heads = ["top-1 / ECE, %", *(["shots"] if shots else []), *sets, "mean", "fit, s", "stored, KiB"]
+    heads += ["of that prompts, bytes"] if prompts else []
     lines = [_row(heads), _row(["---"] * len(heads))]
     for (method, count), mine in by(entries, lambda e: (e.method, e.shots)).items():
         cells = [_cell([e for e in mine if e.set_name == name]) for name in sets]
         whole = all(any(e.set_name == name and not e.skipped for e in mine) for name in sets)
         mean = _mean_cell(mine) if whole and len(sets) > 1 else DASH
-        lines.append(
-            _row([method, *([str(count or DASH)] if shots else []), *cells, mean, _seconds(mine), _stored(mine)])
-        )
+        row = [method, *([str(count or DASH)] if shots else []), *cells, mean, _seconds(mine), _stored(mine)]
+        lines.append(_row([*row, *([_prompt_bytes(mine)] if prompts else [])]))
     return "\n".join(lines)
 
 
@@ -161,6 +162,13 @@ def _stored(entries: Iterable[Measured]) -> str:
         return DASH
     low, high = f"{min(values):.0f}", f"{max(values):.0f}"
     return low if low == high else f"{low} to {high}"
+
+
+def _prompt_bytes(entries: Iterable[Measured]) -> str:
+    values = sorted({e.prompt_bytes for e in entries if not e.skipped and e.prompt_bytes})
+    if not values:
+        return DASH
+    return f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"
 
 
 def _place(entry: Measured) -> str:

@@ -17,6 +17,7 @@ from adapters.errors import OptionError
 from adapters.evaluation.variants import EnsembleAdapter
 from adapters.layout import Position, lay_out
 from adapters.methods.class_texts import blend_descriptions, named_texts
+from adapters.stored_prompts import CONTEXT, PACKED, unpacked
 
 CHUNK = 64
 
@@ -34,7 +35,7 @@ def served_elsewhere(adapter: Adapter, state: ClassState, labels: LabelSet, back
         return adapter.extend(state, labels, backbone)
     if isinstance(adapter, EnsembleAdapter):
         return adapter.served(state, labels, lambda member, own: served_elsewhere(member, own, labels, backbone))
-    if "context" not in state.extras:
+    if CONTEXT not in state.extras and PACKED not in state.extras:
         raise OptionError(f"{adapter.name} leaves no context that other classes could be encoded in", field="methods")
     return _in_context(adapter, state, labels, backbone)
 
@@ -58,7 +59,8 @@ def _in_context(adapter: Adapter, state: ClassState, labels: LabelSet, backbone:
 
 def _contexts(adapter: Adapter, state: ClassState, backbone: Backbone) -> tuple[Tensor, Tensor | None]:
     """Context [M, W] before the names, and for methods that prompt both towers also what enters the later blocks."""
-    ctx = state.extras["context"].to(backbone.text.device)
+    ctx = state.extras[CONTEXT] if CONTEXT in state.extras else unpacked(state.extras[PACKED])
+    ctx = ctx.to(backbone.text.device)
     if ctx.ndim == 2:
         return ctx, None
     if VISUAL_PROMPTS_BEFORE_NORM in state.extras:

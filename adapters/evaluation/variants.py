@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol, get_type_hints
+from typing import Protocol
 
 from torch.nn import functional as F
 
 from adapters.base import PLAIN, Adapter, ClassState, ImageNeeds, InfoValue, LabelSet, Progress, Support
 from adapters.clip import Backbone
-from adapters.errors import OptionError
 from adapters.registry import METHODS, create_adapter
 
 ENSEMBLED = 4
 """Prompts in the ensemble control: as many as Self-TPT has views."""
-CE_ENSEMBLE = "coop-x4"
-"""The control of four CE-trained prompts, as it is written in a list of methods."""
 
 
 class Contender(Protocol):
@@ -145,58 +142,5 @@ SINGLE = Variant("single template", "zero-shot")
 EIGHTY = Variant("80-template ensemble", "zero-shot", {"ensemble": True})
 
 
-def parse_contenders(text: str) -> list[Contender]:
-    """`coop,quantized:bits=4` to rows: names divided by commas, options after colons. `coop-x4` is the ensemble of four
-    CE-trained prompts. Raises `OptionError`."""
-    rows: list[Contender] = []
-    for piece in filter(None, (piece.strip() for piece in text.split(","))):
-        name, *pairs = piece.split(":")
-        if name == CE_ENSEMBLE:
-            rows.append(Ensemble("four CE prompts, ensembled", Variant("coop", "coop", _parsed("coop", pairs))))
-        else:
-            rows.append(Variant(piece, name, _parsed(name, pairs)))
-    if not rows:
-        raise OptionError("no method is named", field="methods")
-    return rows
-
-
-def with_controls(rows: Sequence[Contender]) -> list[Contender]:
-    """The single template and the 80-template ensemble come first, once."""
-    kept = [row for row in rows if not (isinstance(row, Variant) and _settings_of(row) in _CONTROLS)]
-    return [SINGLE, EIGHTY, *kept]
-
-
-def _settings_of(row: Variant) -> tuple[str, tuple[tuple[str, InfoValue], ...]]:
-    return row.method, tuple(sorted(row.options.items()))
-
-
-_CONTROLS = (_settings_of(SINGLE), _settings_of(EIGHTY))
-
-
 def _options(method: str) -> set[str]:
     return {entry.name for entry in fields(METHODS[method].settings)}
-
-
-def _parsed(method: str, pairs: Sequence[str]) -> dict[str, InfoValue]:
-    if method not in METHODS:
-        raise OptionError(f"no method {method!r}; there are {', '.join((*METHODS, CE_ENSEMBLE))}", field="methods")
-    hints = get_type_hints(METHODS[method].settings)
-    options: dict[str, InfoValue] = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or key not in hints:
-            raise OptionError(
-                f"{method}:{pair}: options are written key=value with {', '.join(hints)}", field="methods"
-            )
-        options[key] = _value(value, hints[key])
-    return options
-
-
-def _value(text: str, hint: Any) -> InfoValue:
-    """The option's own type; what does not fit stays text, and the registry refuses it by name."""
-    try:
-        if hint is bool:
-            return {"true": True, "false": False}.get(text.lower(), text)
-        return hint(text) if hint in (int, float) else text
-    except ValueError:
-        return text

@@ -9,8 +9,8 @@ import click
 from adapters.clip import load_backbone
 from adapters.evaluation.datasets import DataError
 from adapters.evaluation.layouts import DataSet, halved, read_data
+from adapters.evaluation.naming import parse_contenders, with_controls
 from adapters.evaluation.protocols import Plan
-from adapters.evaluation.variants import parse_contenders, with_controls
 from adapters.registry import METHODS
 from service.commands.display import notes, progress
 from service.commands.evaluate import Asked, FolderOut, FolderThere, run_plan

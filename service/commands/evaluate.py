@@ -14,10 +14,11 @@ from adapters.evaluation.controls import full_table
 from adapters.evaluation.costs import CostPlan, costs_of
 from adapters.evaluation.files import markdown_report, write_report
 from adapters.evaluation.layouts import chosen, read_data
+from adapters.evaluation.naming import CE_ENSEMBLE, parse_contenders, with_controls
 from adapters.evaluation.protocols import PROTOCOLS, Plan
 from adapters.evaluation.records import Cost, Journal, Measured, current
 from adapters.evaluation.running import Bench, backbone_mark
-from adapters.evaluation.variants import CE_ENSEMBLE, Contender, Trained, Variant, parse_contenders, with_controls
+from adapters.evaluation.variants import Contender, Trained, Variant
 from adapters.registry import METHODS
 from adapters.training.source_prompts import source_features
 from adapters.training.stage_one import Report

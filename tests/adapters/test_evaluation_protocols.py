@@ -17,11 +17,13 @@ from adapters.clip import Backbone
 from adapters.errors import OptionError, SupportError
 from adapters.evaluation.datasets import DataError, ImageSet
 from adapters.evaluation.layouts import DataSet
+from adapters.evaluation.naming import parse_contenders, with_controls
 from adapters.evaluation.protocols import ALL, BASE, CLOSED, NEW, Plan, fits, halves
 from adapters.evaluation.records import Journal, Measured
 from adapters.evaluation.running import Bench
+from adapters.evaluation.stored import Stored
 from adapters.evaluation.transfer import served_elsewhere
-from adapters.evaluation.variants import EIGHTY, SINGLE, Contender, Variant, parse_contenders, with_controls
+from adapters.evaluation.variants import EIGHTY, SINGLE, Contender, Variant
 from adapters.registry import create_adapter
 from adapters.templates import CONTEXT_WORDS
 
@@ -201,3 +203,28 @@ def test_methods_are_named_with_their_options() -> None:
     for wrong in ("nothing", "self-tpt:step=3", "self-tpt:steps", ""):
         with pytest.raises(OptionError):
             parse_contenders(wrong)
+
+
+def test_what_prompts_learnt_serves_new_classes_whatever_tower_it_prompts_and_however_it_is_stored(
+    tiny_backbone: Backbone, colours: DataSet
+) -> None:
+    rows = parse_contenders(
+        "coop:steps=2,coop@4:steps=2,coop@8:steps=2,coop-x4:steps=1,maple:steps=1,quantized:steps=1"
+    )
+    found = run(Plan("base-to-new", [colours], rows, (2,), (1,)), tiny_backbone)
+    assert [entry.skipped for entry in found] == [""] * 12
+    assert [row.label for row in rows[1:4]] == ["coop:steps=2@4", "coop:steps=2@8", "four CE prompts, ensembled"]
+    size = {entry.method: entry.prompt_bytes for entry in found if entry.part == BASE}
+    assert size["coop:steps=2"] == 4 * 64 * 4
+    assert 0 < size["coop:steps=2@4"] < size["coop:steps=2@8"] < size["coop:steps=2"]
+
+
+def test_a_fit_is_shared_by_all_numbers_of_bits(tiny_backbone: Backbone, colours: DataSet) -> None:
+    first, second = parse_contenders("coop@4:steps=1,coop@1:steps=1")
+    assert isinstance(first, Stored)
+    assert isinstance(second, Stored)
+    run(Plan("few-shot", [colours], [first, second], (2,), (1,)), tiny_backbone)
+    assert len(first.memo) == 1
+    assert first.memo is second.memo
+    with pytest.raises(OptionError, match="1 to 8 bits"):
+        parse_contenders("coop@9")
