@@ -10,6 +10,7 @@ from adapters.base import Adapter, InfoValue
 from adapters.clip import Backbone
 from adapters.errors import OptionError
 from adapters.methods.coop import CoOp, CoOpSettings
+from adapters.methods.dapt import DAPT, DAPTSettings
 from adapters.methods.maple import MaPLe, MaPLeSettings
 from adapters.methods.quantized import Quantized, QuantizedSettings
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
@@ -66,6 +67,12 @@ METHODS: Mapping[str, Method] = {
         "Context learnt from a few labelled images by cross-entropy (CoOp).",
         CoOpSettings,
         CoOp,
+        support=1,
+    ),
+    "dapt": Method(
+        "CoOp with visual prompts, classes spread out and the images of a class gathered (DAPT).",
+        DAPTSettings,
+        DAPT,
         support=1,
     ),
     "maple": Method(

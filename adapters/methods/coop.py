@@ -30,8 +30,19 @@ from adapters.support_features import feature_ticks
 from adapters.templates import CONTEXT_WORDS
 from adapters.through import AsLearnt, Through
 
-Penalty = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Class rows [c, D] of a step, features [B, D] and labels [B] of its images to a term added to the cross-entropy."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What a step looks at: rows [c, D] of its ascending classes [c], features [B, D] and labels [B] of its images."""
+
+    rows_cD: Tensor
+    classes_c: Tensor
+    features_BD: Tensor
+    labels_B: Tensor
+
+
+Penalty = Callable[[Seen], Tensor]
+"""A term added to the cross-entropy."""
 
 RANDOM_START = 0.02
 """Standard deviation of context that starts from no words (the paper's)."""
@@ -56,6 +67,8 @@ class CoOpSettings:
     steps: int = 100
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
+    anchor: float = 0.5
+    """Weight of the pull of the class rows towards plain zero-shot (KgCoOp); 0 is CoOp as published."""
     views: int = 4
     """Random crops of each image beside the plain one."""
     batch: int = 512
@@ -71,7 +84,8 @@ class CoOpSettings:
     def __post_init__(self) -> None:
         check_ranges(
             self, context=(1, 64), steps=(0, 10_000), views=(0, 64), batch=(1, 2**16), class_batch=(2, 2**20),
-            chunk=(1, 4096), seed=(0, 2**63 - 1), weight_decay=(0, 1), heldout=(0, 0.9), learning_rate=(1e-9, 1),
+            chunk=(1, 4096), seed=(0, 2**63 - 1), weight_decay=(0, 1), anchor=(0, 1000), heldout=(0, 0.9),
+            learning_rate=(1e-9, 1),
         )  # fmt: skip
 
 
@@ -100,9 +114,16 @@ def _start_words(backbone: Backbone, start: str) -> Tensor:
     return backbone.text.embed_tokens(backbone.text.tokens(CONTEXT_WORDS))
 
 
-def no_penalty(rows_cD: Tensor, features_BD: Tensor, labels_B: Tensor) -> Tensor:
-    """Cross-entropy alone."""
-    return rows_cD.new_zeros(())
+def anchored(plain_CD: Tensor, weight: float) -> Penalty:
+    """The mean squared distance of the class rows from those of plain zero-shot (KgCoOp, arXiv 2303.13283)."""
+
+    def penalty(seen: Seen) -> Tensor:
+        if weight == 0:
+            return seen.rows_cD.new_zeros(())
+        plain_cD = plain_CD[seen.classes_c.to(plain_CD.device)]
+        return weight * (seen.rows_cD - plain_cD).square().sum(dim=-1).mean()
+
+    return penalty
 
 
 def fit_context(
@@ -114,7 +135,7 @@ def fit_context(
     *,
     logit_scale: float,
     through: Through | None = None,
-    penalty: Penalty = no_penalty,
+    penalty: Penalty | None = None,
     visual: Sequence[dict[str, object]] = (),
     tick: Tick = nothing,
 ) -> list[float]:
@@ -131,7 +152,7 @@ def fit_context(
 
         def loss(rows_cD: Tensor) -> Tensor:
             entropy = F.cross_entropy(logit_scale * features_BD @ rows_cD.T, targets_B)
-            return entropy + penalty(rows_cD, features_BD, labels_B)
+            return entropy + penalty(Seen(rows_cD, classes_c, features_BD, labels_B)) if penalty else entropy
 
         return prompts.backward(through(ctx), classes_c, loss, tick=tick)
 
@@ -186,19 +207,19 @@ class CoOp:
         prompts = PromptedClasses(
             text, labels, context=settings.context, position=settings.position, chunk=settings.chunk
         )
-        tick = ticker(progress, self._ticks(support, prompts))
+        tick = ticker(progress, fit_ticks(support, prompts, settings))
         data = SupportImages.of(
             support, backbone, views=settings.views, heldout=settings.heldout, seed=settings.seed, tick=tick
         )
         ctx, through = start_context(backbone, settings, prompts.classes), self._through()
+        plain_CD = plain_rows(labels, backbone)
         losses = fit_context(
-            ctx, prompts, data.drawn(settings.seed), data, settings,
-            logit_scale=backbone.logit_scale, through=through, tick=tick,
+            ctx, prompts, data.drawn(settings.seed), data, settings, logit_scale=backbone.logit_scale,
+            through=through, penalty=anchored(plain_CD, settings.anchor), tick=tick,
         )  # fmt: skip
         ctx = through.seal(ctx.detach())
         weights_CD = prompts.rows(ctx, tick=tick)
         heldout_HD = data.features_NVD[data.split.heldout, 0]
-        plain_CD = plain_rows(labels, backbone)
         info = heldout_info(data.split.heldout, data.labels_N, heldout_HD @ weights_CD.T, heldout_HD @ plain_CD.T)
         if losses:
             info |= {"loss_first": losses[0], "loss_last": losses[-1]}
@@ -212,8 +233,10 @@ class CoOp:
             info={**info, "steps": len(losses), "seconds": round(time.perf_counter() - started, 3)},
         )
 
-    def _ticks(self, support: Support, prompts: PromptedClasses) -> int:
-        serve = math.ceil(prompts.texts / self.settings.chunk)
-        step = math.ceil(min(prompts.texts, self.settings.class_batch) / self.settings.chunk)
-        step = 2 * step + 1 if step > 1 else 2
-        return feature_ticks(len(support), self.settings.views) + self.settings.steps * step + serve
+
+def fit_ticks(support: Support, prompts: PromptedClasses, settings: CoOpSettings) -> int:
+    """About how often a fit ticks: features, steps, and the rows that are served."""
+    serve = math.ceil(prompts.texts / settings.chunk)
+    step = math.ceil(min(prompts.texts, settings.class_batch) / settings.chunk)
+    step = 2 * step + 1 if step > 1 else 2
+    return feature_ticks(len(support), settings.views) + settings.steps * step + serve

@@ -12,7 +12,7 @@ from torch import Tensor
 from adapters.base import ClassName, LabelSet, Support
 from adapters.clip import Backbone
 from adapters.errors import LabelSetError, SupportError
-from adapters.methods.coop import CoOp, CoOpSettings, fit_context, start_context, step_classes
+from adapters.methods.coop import CoOp, CoOpSettings, Seen, fit_context, start_context, step_classes
 from adapters.methods.few_shot import SupportImages, plain_rows
 from adapters.prompted_classes import PromptedClasses
 from adapters.through import AsLearnt
@@ -151,13 +151,24 @@ def test_a_penalty_and_visual_parameters_take_part(tiny_backbone: Backbone) -> N
     def images(rows: Tensor) -> Tensor:
         return data.features_NVD[rows, 0] + shift
 
-    def penalty(rows: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        return features.square().sum() + rows.sum() * 0
+    def penalty(seen: Seen) -> Tensor:
+        return seen.features_BD.square().sum() + seen.rows_cD.sum() * 0
 
     ctx = start_context(tiny_backbone, settings, 5)
     fit_context(ctx, prompts_of(tiny_backbone), images, data, settings, logit_scale=10.0, penalty=penalty,
                 visual=[{"params": [shift], "lr": 0.5}])  # fmt: skip
     assert float(shift.detach().abs().max()) > 0.05
+
+
+def test_the_anchor_holds_the_rows_near_plain_zero_shot(tiny_backbone: Backbone) -> None:
+    plain = plain_rows(LABELS, tiny_backbone)
+
+    def strayed(anchor: float) -> float:
+        settings = CoOpSettings(anchor=anchor, steps=20, learning_rate=0.02, views=0)
+        state = CoOp(settings, tiny_backbone).adapt(LABELS, tiny_backbone, support())
+        return float((state.weights - plain).norm())
+
+    assert strayed(100.0) < 0.5 * strayed(0.0)
 
 
 @pytest.mark.parametrize("bad", [{"context": 0}, {"learning_rate": float("nan")}, {"heldout": 1.0}, {"steps": -1}])
