@@ -18,6 +18,7 @@ from adapters.training.corpus import read_captions
 from adapters.training.evaluate import SINGLE_TEMPLATE
 from adapters.training.token_head_maps import Maps
 
+CAPTIONED = "flickr8k"
 NOTHING = -1
 """Row of the class or the caption of an image that has none."""
 
@@ -59,16 +60,18 @@ class SourceImages:
         self._number = torch.cat([torch.full((len(part.files),), index) for index, part in enumerate(parts)])
         self._row = torch.cat([torch.arange(len(part.files)) for part in parts])
         spoken = _first_captions(data)
-        self._captions = torch.tensor([spoken.get(file, (NOTHING, ""))[0] for part in parts for file in part.files])
+        captions: list[int] = []
         names: list[str] = []
         rows, ranges = [], []
         for part in parts:
-            own = sorted(set(part.classes)) if part.files[0] not in spoken else []
+            photographs = part.name == CAPTIONED
+            own = [] if photographs else sorted(set(part.classes))
+            captions += [spoken[file][0] if photographs and file in spoken else NOTHING for file in part.files]
             index = {name: len(names) + place for place, name in enumerate(own)}
             rows += [index.get(name, NOTHING) for name in part.classes]
             ranges += [(len(names), len(names) + len(own))] * len(part.files)
             names += own
-        self._classes, self._ranges = torch.tensor(rows), torch.tensor(ranges)
+        self._classes, self._ranges, self._captions = map(torch.tensor, (rows, ranges, captions))
         self.class_texts = class_texts(backbone, names)
         told = [text for _, text in spoken.values()]
         self.caption_texts = backbone.text.encode_texts(told) if told else torch.empty(0, backbone.embed_dim)
