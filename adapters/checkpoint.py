@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from adapters.base import ClassState, InfoValue, content_hash
+from adapters.calibration import ScaleLaw, load_law
 from adapters.errors import StateError
 
 STATE_SCHEMA = 1
@@ -107,25 +108,34 @@ class SourcePrompts:
     ctx_MW: Tensor  # shape suffix
     head: Mapping[str, Tensor]
     settings: Mapping[str, InfoValue]
+    image_mean_D: Tensor | None = None
+    """Mean of the unit features of the source images: the direction that all images share."""
+    law: ScaleLaw | None = None
+    """How the logit scale follows from a label set, if that was learnt as well."""
 
     @property
     def version(self) -> str:
-        """Hash of every number in it."""
-        tensors = {"ctx": self.ctx_MW, **self.head}
+        """Hash of every number in it that decides class weights."""
+        tensors = self._tensors()
         return content_hash({key: zlib.crc32(value.numpy().tobytes()) for key, value in tensors.items()})[:16]
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"ctx": self.ctx_MW, **{f"head.{key}": value for key, value in self.head.items()}}
         safetensors.torch.save_file(
-            {k: v.float().contiguous() for k, v in tensors.items()}, folder / "weights.safetensors"
+            {k: v.float().contiguous() for k, v in self._tensors().items()}, folder / "weights.safetensors"
         )
+        if self.law is not None:
+            self.law.save(folder)
         config = {"name": self.name, "fingerprint": self.fingerprint, "settings": dict(self.settings)}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
+    def _tensors(self) -> dict[str, Tensor]:
+        mean = {} if self.image_mean_D is None else {"image_mean": self.image_mean_D}
+        return {"ctx": self.ctx_MW, **{f"head.{key}": value for key, value in self.head.items()}, **mean}
+
 
 def load_source_prompts(folder: Path) -> SourcePrompts:
-    """Raises `StateError` if the folder does not hold source prompts."""
+    """Raises `StateError` if the folder does not hold source prompts, or a law of calibration of another backbone."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tensors = safetensors.torch.load_file(folder / "weights.safetensors")
@@ -136,7 +146,11 @@ def load_source_prompts(folder: Path) -> SourcePrompts:
             ctx_MW=tensors["ctx"],
             head=head,
             settings=_info(config["settings"]),
+            image_mean_D=tensors.get("image_mean"),
+            law=load_law(folder, config["fingerprint"]),
         )
+    except StateError:
+        raise
     except (OSError, KeyError, ValueError, TypeError, safetensors.SafetensorError) as error:
         raise StateError(f"{folder} does not hold source prompts: {error}") from error
 

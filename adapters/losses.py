@@ -16,17 +16,19 @@ DISPERSION_ROWS = 512
 """Rows of the class-by-class matrix that `inter_dispersion_loss` holds at a time."""
 
 
-def contrastive_prompt_loss(projected_VCP: Tensor, *, temperature: float) -> Tensor:
+def contrastive_prompt_loss(projected_VCP: Tensor, *, temperature: float, owners_C: Tensor | None = None) -> Tensor:
     """Contrastive prompt tuning loss of Self-TPT (arXiv 2408.05775): views of one class are positives, the other
-    classes negatives, in the supervised contrastive form (arXiv 2004.11362, L_out): the mean over anchors of the mean
-    log-probability of each positive among all other views. The paper leaves form and temperature open.
+    classes negatives, in the supervised contrastive form (arXiv 2004.11362, L_out): the mean over positive pairs of the
+    log-probability of the positive among all other views. The paper leaves form and temperature open. `owners_C` names
+    the class of each row where a class has several (aliases); without it every row is a class of its own.
     """
     views, classes = projected_VCP.shape[:2]
     flat = F.normalize(projected_VCP.reshape(views * classes, -1), dim=-1)
     logits = flat @ flat.T / temperature
     own = torch.eye(len(flat), dtype=torch.bool, device=flat.device)
     log_probability = logits - logits.masked_fill(own, float("-inf")).logsumexp(dim=1, keepdim=True)
-    label = torch.arange(classes, device=flat.device).repeat(views)
+    owners_C = torch.arange(classes) if owners_C is None else owners_C
+    label = owners_C.to(flat.device).repeat(views)
     positive = (label[:, None] == label[None, :]) & ~own
     return -(log_probability * positive).sum() / positive.sum()
 

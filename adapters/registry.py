@@ -51,7 +51,7 @@ METHODS: Mapping[str, Method] = {
     "zero-shot": Method(
         "Features of hand-written prompts; nothing is learnt.",
         ZeroShotSettings,
-        lambda settings, backbone: ZeroShot(settings),
+        ZeroShot,
         learns_prompts=False,
     ),
     "self-tpt": Method(

@@ -1,14 +1,14 @@
 """Self-TPT (arXiv 2408.05775), stages 2 and 3: adapt the context to a label set by its names alone, then make the class
 weights. Stage 1, which makes the source prompts, is `adapters.training.source_prompts`.
 
-Tensor suffixes: C classes, V views, D joint width, P projected width, M context tokens, W text width.
+Tensor suffixes: C classes, N texts, D joint width, M context tokens, W text width.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,16 +17,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapters.base import PLAIN, ClassState, ImageNeeds, InfoValue, LabelSet, Progress, Support
+from adapters.calibration import calibration_version, served_scale
 from adapters.checkpoint import settings_version
 from adapters.chunked import Tick, backward_rows, encode_rows
-from adapters.clip import Backbone
+from adapters.clip import Backbone, ensemble_templates
+from adapters.directions import without_common, without_direction
 from adapters.errors import AdaptationDiverged
-from adapters.layout import POSITIONS, PromptLayout, concatenate, lay_out
-from adapters.losses import contrastive_prompt_loss
-from adapters.methods.class_texts import OwnedTexts, background_row, blend_descriptions, named_texts, ticker
-from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
+from adapters.layout import POSITIONS, PromptLayout
+from adapters.losses import contrastive_prompt_loss, inter_dispersion_loss
+from adapters.methods.class_texts import (
+    OwnedTexts,
+    background_row,
+    blend_descriptions,
+    named_texts,
+    templated,
+    ticker,
+)
+from adapters.prompt_views import Prompts, mean_view, project, stacked_views
+from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE, VARIED_TEMPLATES
 from adapters.through import AsLearnt, Through
 from adapters.towers import TextTower
+
+_WHOLE = (("steps", 0, 1000), ("class_batch", 2, 4096), ("chunk", 1, 4096), ("seed", 0, 2**63 - 1))
+_SHARES = (("hand_share", 1), ("dispersion", 1000), ("anchor", 1000), ("centre", 1), ("debias", 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,54 +51,81 @@ class SelfTPTSettings:
     learning_rate: float = 1e-3
     temperature: float = 0.1
     class_batch: int = 128
-    """Classes per step; larger label sets are walked through in a seeded order. Bounds the time of a step."""
+    """Texts per step; larger label sets are walked through in a seeded order. Bounds the time of a step."""
     chunk: int = 64
     """Prompts encoded with a graph at a time. Bounds the memory and the length of a slice."""
     views: Literal["end", "mean"] = "mean"
     """Stage 3: the name-at-end view alone, or the mean of all four views."""
+    hand: Literal["template", "varied", "ensemble"] = "template"
+    """The hand-written view: one template, or the mean of seven or of CLIP's 80. Those of the label set go first."""
+    hand_share: float = 0.25
+    """Weight of the hand-written view in the mean of the views; 0.25 makes all four equal."""
+    dispersion: float = 0.0
+    """Weight in stage 2 of DAPT's spread of the classes, taken on the rows that are served."""
+    anchor: float = 0.0
+    """Weight in stage 2 of the mean squared distance to the rows before the first step."""
+    centre: float = 0.0
+    """Share of the classes' mean that is subtracted from their rows."""
+    debias: float = 0.0
+    """Share of the direction common to all source images that is taken out of the rows; needs source prompts."""
+    calibrated: bool = True
+    """Whether the logit scale follows the label set, or the support images, instead of being the backbone's."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("steps", 0, 1000),
-            ("class_batch", 2, 4096),
-            ("chunk", 1, 4096),
-            ("seed", 0, 2**63 - 1),
-        ):
+        for name, low, high in _WHOLE:
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must lie in {low} to {high}")
-        if not (0 < self.learning_rate <= 1 and 0 < self.temperature <= 100):  # NaN fails both
+        for name, high in _SHARES:
+            if not 0 <= getattr(self, name) <= high:  # NaN fails too
+                raise ValueError(f"{name} must lie in 0 to {high}")
+        if not (0 < self.learning_rate <= 1 and 0 < self.temperature <= 100):
             raise ValueError("learning_rate must lie in (0, 1] and temperature in (0, 100]")
 
 
-class Prompts:
-    """A label set's texts in the learnt positions (front, middle, end), position by position."""
+def served_rows(prompts: Prompts, ctx_MW: Tensor, hand_ND: Tensor, settings: SelfTPTSettings, tick: Tick) -> Tensor:
+    """Stage 3: one unit row [N, D] per text."""
+    end = slice((len(POSITIONS) - 1) * prompts.count, None)
+    layout = prompts.layout if settings.views == "mean" else prompts.layout.rows(end)
 
-    def __init__(self, text: TextTower, texts: tuple[str, ...], *, context: int) -> None:
-        names = [text.tokens(t) for t in texts]
-        stop = text.tokens(".")
-        self.count = len(texts)
-        self.layout = concatenate(
-            [lay_out(names, context=context, position=p, stop=stop, sot=text.sot, eot=text.eot) for p in POSITIONS]
-        )
-        self._text = text
+    def encode(part: slice) -> Tensor:
+        return prompts.encode(ctx_MW, layout, part)
 
-    def batch(self, rows: Tensor) -> PromptLayout:
-        """The chosen texts in all positions."""
-        return self.layout.rows(torch.cat([rows + place * self.count for place in range(len(POSITIONS))]))
-
-    def encode(self, ctx_MW: Tensor, layout: PromptLayout, part: slice) -> Tensor:
-        return self._text.encode_prompts(ctx_MW, layout.rows(part))
+    learnt_ND = encode_rows(encode, len(layout), chunk=settings.chunk, tick=tick)
+    if settings.views == "end":
+        return learnt_ND
+    return mean_view(stacked_views(learnt_ND, hand_ND), hand_share=settings.hand_share)
 
 
-def project(features_ND: Tensor, head: Mapping[str, Tensor]) -> Tensor:
-    """The projection head that stage 1 learnt; without one, contrast in the joint space itself."""
-    return F.linear(features_ND, head["weight"].to(features_ND.device)) if head else features_ND
+@dataclass(frozen=True, slots=True, eq=False)
+class StageTwoLoss:
+    """Contrast between the names' views; and on the rows that stage 3 will serve, what spreads the classes (DAPT) and
+    what holds them near their start [N, D] (empty when nothing does)."""
+
+    settings: SelfTPTSettings
+    head: Mapping[str, Tensor]
+    start_ND: Tensor
+
+    def __call__(self, learnt_ND: Tensor, hand_ND: Tensor, rows: Tensor, owners_N: Tensor) -> Tensor:
+        settings, views_VND = self.settings, stacked_views(learnt_ND, hand_ND)
+        projected = project(views_VND, self.head)
+        total = contrastive_prompt_loss(projected, temperature=settings.temperature, owners_C=owners_N)
+        if settings.dispersion == 0 and settings.anchor == 0:
+            return total
+        served_ND = views_VND[-2] if settings.views == "end" else mean_view(views_VND, hand_share=settings.hand_share)
+        if settings.dispersion > 0:
+            _, place_N = owners_N.unique(return_inverse=True)
+            sums_CD = served_ND.new_zeros(int(place_N.max()) + 1, served_ND.shape[-1])
+            classes_CD = F.normalize(sums_CD.index_add(0, place_N.to(served_ND.device), served_ND), dim=-1)
+            total = total + settings.dispersion * inter_dispersion_loss(classes_CD)
+        if settings.anchor > 0:
+            total = total + settings.anchor * (served_ND - self.start_ND[rows]).square().sum(dim=-1).mean()
+        return total
 
 
 def adapt_context(
     prompts: Prompts,
-    hand_CD: Tensor,
+    hand_ND: Tensor,
     *,
     start_MW: Tensor,
     head: Mapping[str, Tensor],
@@ -95,22 +135,20 @@ def adapt_context(
 ) -> tuple[Tensor, list[float]]:
     """Stage 2: `steps` AdamW steps on the context only, on the contrastive prompt loss of the names. Returns the
     context [M, W] and the losses. Prompts are encoded with what `through` makes of the context. The hand-written view
-    [C, D] is constant; a single class has no negatives, so no steps are made for it."""
+    [N, D] is constant; a single class has no negatives, so no steps are made for it."""
     ctx_MW = start_MW.clone().requires_grad_()
+    anchored = settings.anchor > 0 and settings.steps > 0
+    start_ND = served_rows(prompts, start_MW, hand_ND, settings, tick) if anchored else hand_ND[:0]
+    objective = StageTwoLoss(settings, head, start_ND)
     optimizer = torch.optim.AdamW([ctx_MW], lr=settings.learning_rate, weight_decay=0.0)
-    generator = torch.Generator().manual_seed(settings.seed)
     losses: list[float] = []
-    order = torch.empty(0, dtype=torch.long)
-    batch = min(settings.class_batch, prompts.count)
-    for _ in range(settings.steps if prompts.count > 1 else 0):
-        if len(order) < batch:
-            order = torch.randperm(prompts.count, generator=generator)
-        rows, order = order[:batch].sort().values, order[batch:]
-        layout, hand_CP = prompts.batch(rows), project(hand_CD[rows], head)
+    batches = _batches(prompts.count, settings)
+    for _ in range(settings.steps if prompts.classes > 1 else 0):
+        rows = next(batches)
+        layout = prompts.batch(rows)
 
-        def loss(learnt_ND: Tensor, hand_CP: Tensor = hand_CP) -> Tensor:
-            views_VCP = torch.cat([project(learnt_ND, head), hand_CP]).view(len(POSITIONS) + 1, len(hand_CP), -1)
-            return contrastive_prompt_loss(views_VCP, temperature=settings.temperature)
+        def loss(learnt_ND: Tensor, rows: Tensor = rows) -> Tensor:
+            return objective(learnt_ND, hand_ND[rows], rows, prompts.owners_N[rows])
 
         def encode(part: slice, layout: PromptLayout = layout) -> Tensor:
             return prompts.encode(through(ctx_MW), layout, part)
@@ -123,8 +161,21 @@ def adapt_context(
     return ctx_MW.detach(), losses
 
 
+def _batches(count: int, settings: SelfTPTSettings) -> Iterator[Tensor]:
+    """Endless seeded walks through the texts, some at a time."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    batch = min(settings.class_batch, count)
+    order = torch.empty(0, dtype=torch.long)
+    while True:
+        if len(order) < batch:
+            order = torch.randperm(count, generator=generator)
+        yield order[:batch].sort().values
+        order = order[batch:]
+
+
 class SelfTPT:
-    """Adapts once per label set; images then cost what plain zero-shot costs."""
+    """Adapts once per label set; images then cost what plain zero-shot costs. Without source prompts for its backbone
+    it starts at the template's context and contrasts in the joint space: data-free, and said so in `info["mode"]`."""
 
     name = "self-tpt"
 
@@ -134,7 +185,8 @@ class SelfTPT:
         source = backbone.source
         self.settings = settings
         self._through = through
-        self.version = settings_version(self.name, settings, source.version if source else "none")
+        parts = (source.version if source else "none", calibration_version(backbone))
+        self.version = settings_version(self.name, settings, *parts)
 
     def needs(self, state: ClassState) -> ImageNeeds:
         return PLAIN
@@ -146,13 +198,14 @@ class SelfTPT:
         support: Support | None = None,
         progress: Progress | None = None,
     ) -> ClassState:
+        """Support images, where there are any, only set the logit scale."""
         started = time.perf_counter()
         text, source = backbone.text, backbone.source
         text.check(labels)
         start_MW = source.ctx_MW.to(text.device) if source else text.embed_tokens(text.tokens(CONTEXT_WORDS))
         named = named_texts(labels)
         tick = ticker(progress, self._ticks(len(named.texts)))
-        prompts = Prompts(text, named.texts, context=len(start_MW))
+        prompts = Prompts(text, named.texts, context=len(start_MW), owners=named.owners)
         hand_ND = self._hand_written(labels, named, text, tick)
         with torch.enable_grad():
             head, through = source.head if source else {}, self._through()
@@ -160,10 +213,15 @@ class SelfTPT:
                 prompts, hand_ND, start_MW=start_MW, head=head, settings=self.settings, tick=tick, through=through
             )
         ctx_MW = through.seal(ctx_MW)
-        rows_CD = named.mean_rows(self._served(prompts, ctx_MW, hand_ND, tick), len(labels.classes))
+        served_ND = served_rows(prompts, ctx_MW, hand_ND, self.settings, tick)
+        rows_CD = self._parted(named.mean_rows(served_ND, len(labels.classes)), backbone)
+        weights_CD = blend_descriptions(rows_CD, labels, text, tick)
+        scale = served_scale(weights_CD, backbone, support, calibrated=self.settings.calibrated, tick=tick)
         info: dict[str, InfoValue] = {
             "source_prompts": backbone.source_prompts,
+            "mode": "source prompts" if source else "data-free",
             "steps": len(losses),
+            **scale.info,
             "seconds": round(time.perf_counter() - started, 3),
         }
         if losses:
@@ -171,32 +229,32 @@ class SelfTPT:
         return ClassState(
             adapter=self.name,
             version=self.version,
-            weights=blend_descriptions(rows_CD, labels, text, tick),
+            weights=weights_CD,
             background=background_row(text),
-            logit_scale=backbone.logit_scale,
+            logit_scale=scale.scale,
             extras={"context": ctx_MW},
             info=info,
         )
 
     def _hand_written(self, labels: LabelSet, named: OwnedTexts, text: TextTower, tick: Tick) -> Tensor:
-        """The fourth view: the label set's own first template, or the plain one."""
-        template = labels.templates[0] if labels.templates else PLAIN_TEMPLATE
-        return text.encode_texts([template.replace("{}", t) for t in named.texts], tick=tick)
+        """The fourth view, constant: unit rows [N, D], one per text."""
+        templates = self._hand_templates(labels)
+        single = OwnedTexts(named.texts, tuple(range(len(named.texts))))
+        prompts = templated(single, templates)
+        return prompts.mean_rows(text.encode_texts(prompts.texts, tick=tick), len(named.texts))
 
-    def _served(self, prompts: Prompts, ctx_MW: Tensor, hand_ND: Tensor, tick: Tick) -> Tensor:
-        """Stage 3: one feature [N, D] per text."""
+    def _hand_templates(self, labels: LabelSet) -> tuple[str, ...]:
+        if self.settings.hand == "template":
+            return labels.templates[:1] or (PLAIN_TEMPLATE,)
+        return labels.templates or (VARIED_TEMPLATES if self.settings.hand == "varied" else ensemble_templates())
 
-        def encode(part: slice) -> Tensor:
-            return prompts.encode(ctx_MW, layout, part)
-
-        end = slice((len(POSITIONS) - 1) * prompts.count, None)
-        layout = prompts.layout if self.settings.views == "mean" else prompts.layout.rows(end)
-        learnt_ND = encode_rows(encode, len(layout), chunk=self.settings.chunk, tick=tick)
-        if self.settings.views == "end":
-            return learnt_ND
-        return torch.cat([learnt_ND, hand_ND]).view(len(POSITIONS) + 1, prompts.count, -1).mean(dim=0)
+    def _parted(self, rows_CD: Tensor, backbone: Backbone) -> Tensor:
+        """What all classes, or all images, have in common is partly taken out of the rows."""
+        rows_CD = without_common(rows_CD, share=self.settings.centre)
+        mean_D = backbone.source.image_mean_D if backbone.source else None
+        return rows_CD if mean_D is None else without_direction(rows_CD, mean_D, share=self.settings.debias)
 
     def _ticks(self, texts: int) -> int:
         step = math.ceil(min(self.settings.class_batch, texts) * len(POSITIONS) / self.settings.chunk)
-        serve = math.ceil(texts * len(POSITIONS) / self.settings.chunk)
+        serve = math.ceil(texts * len(POSITIONS) / self.settings.chunk) * (2 if self.settings.anchor > 0 else 1)
         return self.settings.steps * (2 * step if step > 1 else 1) + serve + math.ceil(texts / 256)

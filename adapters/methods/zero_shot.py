@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from adapters.base import PLAIN, ClassState, ImageNeeds, LabelSet, Progress, Support
+from adapters.calibration import calibration_version, served_scale
 from adapters.checkpoint import settings_version
 from adapters.clip import Backbone, ensemble_templates
 from adapters.methods.class_texts import background_row, blend_descriptions, named_texts, templated, ticker
@@ -19,6 +20,8 @@ class ZeroShotSettings:
     """`ensemble` takes CLIP's 80 ImageNet templates instead of one. Templates of the label set itself go first."""
 
     ensemble: bool = False
+    calibrated: bool = True
+    """Whether the logit scale follows the label set, or the support images, instead of being the backbone's."""
 
 
 class ZeroShot:
@@ -26,9 +29,11 @@ class ZeroShot:
 
     name = "zero-shot"
 
-    def __init__(self, settings: ZeroShotSettings) -> None:
+    def __init__(self, settings: ZeroShotSettings, backbone: Backbone | None = None) -> None:
+        """The backbone is only asked for the version of its law of calibration."""
+        self.settings = settings
         self._templates = ensemble_templates() if settings.ensemble else (PLAIN_TEMPLATE,)
-        self.version = settings_version(self.name, settings)
+        self.version = settings_version(self.name, settings, calibration_version(backbone) if backbone else "none")
 
     def needs(self, state: ClassState) -> ImageNeeds:
         return PLAIN
@@ -40,17 +45,20 @@ class ZeroShot:
         support: Support | None = None,
         progress: Progress | None = None,
     ) -> ClassState:
+        """Support images, where there are any, only set the logit scale."""
         backbone.text.check(labels)
         templates = labels.templates or self._templates
         prompts = templated(named_texts(labels), templates)
         tick = ticker(progress, math.ceil(len(prompts.texts) / CHUNK) + 1)
         features_ND = backbone.text.encode_texts(prompts.texts, chunk=CHUNK, tick=tick)
         weights_CD = prompts.mean_rows(features_ND, len(labels.classes))
+        weights_CD = blend_descriptions(weights_CD, labels, backbone.text, tick)
+        scale = served_scale(weights_CD, backbone, support, calibrated=self.settings.calibrated, tick=tick)
         return ClassState(
             adapter=self.name,
             version=self.version,
-            weights=blend_descriptions(weights_CD, labels, backbone.text, tick),
+            weights=weights_CD,
             background=background_row(backbone.text),
-            logit_scale=backbone.logit_scale,
-            info={"templates": len(templates)},
+            logit_scale=scale.scale,
+            info={"templates": len(templates), **scale.info},
         )

@@ -19,7 +19,7 @@ from adapters.clip import Backbone
 from adapters.evaluation.datasets import FeatureSet
 from adapters.layout import POSITIONS
 from adapters.losses import contrastive_prompt_loss, gradient_matching_loss, smoothed
-from adapters.methods.self_tpt import Prompts, project
+from adapters.prompt_views import Prompts, project
 from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
 
 Report = Callable[[int, int, Mapping[str, float]], None]

@@ -15,7 +15,8 @@ from adapters.clip import Backbone
 from adapters.errors import AdaptationDiverged
 from adapters.layout import POSITIONS, concatenate, lay_out
 from adapters.losses import contrastive_prompt_loss, gradient_matching_loss, smoothed
-from adapters.methods.self_tpt import Prompts, SelfTPT, SelfTPTSettings, adapt_context
+from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings, adapt_context
+from adapters.prompt_views import Prompts
 
 NAMES = ("cat", "dog", "red fox", "teapot", "bus", "violin", "tall ship")
 
