@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -232,6 +232,21 @@ class CoOp:
             extras={"context": ctx},
             info={**info, "steps": len(losses), "seconds": round(time.perf_counter() - started, 3)},
         )
+
+    def extend(self, state: ClassState, labels: LabelSet, backbone: Backbone) -> ClassState:
+        """Other classes in the context that was learnt, without a fit."""
+        return in_learnt_context(state, labels, backbone, self.settings)
+
+
+def in_learnt_context(state: ClassState, labels: LabelSet, backbone: Backbone, settings: CoOpSettings) -> ClassState:
+    """Any classes served by the context of a state. Where each class has learnt its own, others get their mean: what
+    the contexts have in common, for nothing is known of the new ones."""
+    backbone.text.check(labels)
+    prompts = PromptedClasses(
+        backbone.text, labels, context=settings.context, position=settings.position, chunk=settings.chunk
+    )
+    ctx = state.extras["context"].to(backbone.device)
+    return replace(state, weights=prompts.rows(ctx.mean(dim=0) if settings.class_specific else ctx))
 
 
 def fit_ticks(support: Support, prompts: PromptedClasses, settings: CoOpSettings) -> int:

@@ -43,6 +43,7 @@ from adapters.methods.coop import (
     check_ranges,
     fit_context,
     fit_ticks,
+    in_learnt_context,
     start_context,
 )
 from adapters.methods.few_shot import Images, SupportImages, heldout_info, plain_rows
@@ -231,3 +232,7 @@ class DAPT:
             extras={"context": ctx, **side.extras},
             info={**info, "steps": len(losses), "seconds": round(time.perf_counter() - started, 3)},
         )
+
+    def extend(self, state: ClassState, labels: LabelSet, backbone: Backbone) -> ClassState:
+        """Other classes in the context that was learnt, without a fit."""
+        return in_learnt_context(state, labels, backbone, self.settings.text)

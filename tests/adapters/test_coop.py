@@ -97,6 +97,16 @@ def test_descriptions_join_the_row_of_their_class(tiny_backbone: Backbone) -> No
     assert torch.allclose(prompts.rows(start_context(tiny_backbone, CoOpSettings(), 2))[1], expected, atol=1e-5)
 
 
+def test_other_classes_are_served_by_what_was_learnt(tiny_backbone: Backbone) -> None:
+    for class_specific in (False, True):
+        coop = CoOp(CoOpSettings(steps=3, views=0, class_specific=class_specific), tiny_backbone)
+        state = coop.adapt(LABELS, tiny_backbone, support())
+        context = state.extras["context"].mean(dim=0) if class_specific else state.extras["context"]
+        other = LabelSet.of("owl", "spoon")
+        weights = coop.extend(state, other, tiny_backbone).weights
+        assert torch.allclose(weights, prompts_of(tiny_backbone, other).rows(context), atol=1e-6)
+
+
 class Rounded(AsLearnt):
     """Counts what passes through it."""
 
