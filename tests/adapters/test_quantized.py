@@ -13,7 +13,7 @@ from adapters.methods.coop import CoOp, CoOpSettings
 from adapters.methods.maple import MaPLe, MaPLeSettings
 from adapters.methods.quantized import Host, Quantized, QuantizedSettings
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
-from adapters.quantization import payload_bytes
+from adapters.quantization import AfterTraining, StraightThrough, payload_bytes
 from adapters.stored_prompts import packed_extras, stored_at, unpacked
 
 LABELS = LabelSet((ClassName("cat"), ClassName("dog", aliases=("hound",)), ClassName("red fox")))
@@ -64,13 +64,13 @@ def test_only_hosts_that_learn_from_images_ask_for_them(tiny_backbone: Backbone)
 
 
 def test_training_through_the_quantiser_ends_lower_than_quantising_afterwards(tiny_backbone: Backbone) -> None:
-    rows = {}
-    for mode in ("qat", "ptq"):
-        settings = QuantizedSettings(mode=mode, bits=1, steps=60, learning_rate=0.01)  # type: ignore[arg-type]  # a plain loop
-        weights = Quantized(settings, tiny_backbone).adapt(LABELS, tiny_backbone, support()).weights
-        features = tiny_backbone.image.encode(support().pixels)
-        rows[mode] = torch.nn.functional.cross_entropy(100 * features @ weights.T, support().labels)
-    assert rows["qat"] < rows["ptq"]
+    settings = CoOpSettings(steps=60, learning_rate=0.01, heldout=0, anchor=0)
+    shots, losses = support(), []
+    features = tiny_backbone.image.encode(shots.pixels)
+    for through in (lambda: StraightThrough(1), lambda: AfterTraining(1)):
+        weights = CoOp(settings, tiny_backbone, through).adapt(LABELS, tiny_backbone, shots).weights
+        losses.append(float(torch.nn.functional.cross_entropy(100 * features @ weights.T, shots.labels)))
+    assert losses[0] < losses[1]
 
 
 def test_stored_prompts_lose_less_with_every_bit_and_nothing_with_eight(tiny_backbone: Backbone) -> None:
