@@ -24,7 +24,6 @@ from adapters.base import (
 from adapters.clip import Backbone
 from adapters.errors import AdaptationDiverged, BackboneError
 from adapters.fitting import checked_support
-from adapters.methods.zero_shot import ZeroShot, ZeroShotSettings
 from adapters.scoring import state_logits
 
 AUTO = "auto"
@@ -53,7 +52,7 @@ MEASURED = (Candidate("coop"), Candidate("dapt", (("visual_prompts", 0),)), Cand
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a candidate's state got right of the support images, in percent: of all of them, and of the held-out ones
+    """The share of the support images that a candidate's state gets right: of all of them, and of the held-out ones
     (None when nothing was held out), beside plain zero-shot."""
 
     name: str
@@ -118,8 +117,8 @@ class Auto:
         support = checked_support(support, labels)
         fewest = int(support.per_class(len(labels.classes)).min())
         tried = candidates(fewest, self._offered, image_tokens=self._image_tokens)
-        plain = ZeroShot(ZeroShotSettings())
-        zero_shot = plain.adapt(labels, backbone)
+        plain = self._build(ZERO_SHOT, {})
+        zero_shot = plain.adapt(labels, backbone, support)
         zero_shot_top1 = _top1(zero_shot, plain, support, backbone, progress)
         states: list[ClassState] = []
         trials: list[Trial] = []
@@ -159,14 +158,14 @@ def _measure(trial: Trial) -> float:
 
 def _figures(trial: Trial) -> str:
     if trial.heldout is not None and trial.heldout_zero_shot is not None:
-        return f"{trial.heldout:.1f} % of the held-out images, zero-shot {trial.heldout_zero_shot:.1f} %"
-    return f"{trial.seen:.1f} % of all of them, zero-shot {trial.seen_zero_shot:.1f} %"
+        return f"{trial.heldout:.1%} of the held-out images, zero-shot {trial.heldout_zero_shot:.1%}"
+    return f"{trial.seen:.1%} of all of them, zero-shot {trial.seen_zero_shot:.1%}"
 
 
 def _top1(
     state: ClassState, adapter: Adapter, support: Support, backbone: Backbone, progress: Progress | None
 ) -> float:
-    """Percent of the support images that are recognised."""
+    """Share of the support images that are recognised."""
     right = 0
     for start in range(0, len(support), IMAGES_AT_ONCE):
         part = slice(start, start + IMAGES_AT_ONCE)
@@ -174,7 +173,7 @@ def _top1(
         right += int((logits_NC.argmax(dim=1) == support.labels[part]).sum())
         if progress is not None:
             progress(0.0)  # lets waiting images through; the reported fraction never goes back
-    return 100 * right / len(support)
+    return round(right / len(support), 4)
 
 
 def _part(progress: Progress | None, place: int, parts: int) -> Progress | None:

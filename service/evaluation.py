@@ -130,16 +130,16 @@ class Evaluator:
 
 
 def report(seen: Sequence[Seen], names: Sequence[str]) -> dict[str, Any]:
-    """Accuracy and calibration error in percent, per class, and what was taken for what."""
+    """Accuracy and calibration error as shares, per class, and what was taken for what."""
     images, right = Counter(one.row for one in seen), Counter(one.row for one in seen if one.row == one.found)
     mistaken = Counter((one.row, one.found) for one in seen if one.row != one.found)
     confidence_N = torch.tensor([one.confidence for one in seen])
     correct_N = torch.tensor([float(one.row == one.found) for one in seen])
     return {
-        "top1": 100 * right.total() / len(seen) if seen else None,
-        "ece": 100 * calibration_error(confidence_N, correct_N) if seen else None,
+        "top1": right.total() / len(seen) if seen else None,
+        "ece": calibration_error(confidence_N, correct_N) if seen else None,
         "per_class": [
-            {"label": names[row], "images": images[row], "top1": 100 * right[row] / images[row]}
+            {"label": names[row], "images": images[row], "top1": right[row] / images[row]}
             for row in sorted(images)
         ],
         "confusion": matrix(seen, len(names)) if len(names) <= MATRIX_CLASSES else None,

@@ -69,11 +69,13 @@ class Fits:
             raise LimitExceeded("max_fit_seconds", self._max_seconds, actual=deadline, field="deadline_seconds")
         record = await self._sets.find(ref)
         name = adapter or self._usual(record)
-        self._check_method(name, options or {})
+        if options is None or (not options and name == record.adapter):
+            options = record.options if name == record.adapter else {}
+        self._check_method(name, options)
         self._sets.states.admit()
         digest, shelf = await self._sets.shelves.freeze(record.id)
-        check_counts(record.labels, shelf, self._sets.planner.support_needed(name), name)
-        fit = Fit(name, options or {}, digest, deadline or self._max_seconds, time.time())
+        check_counts(record.labels, shelf, self._sets.planner.support_needed(name, options), name)
+        fit = Fit(name, options, digest, deadline or self._max_seconds, time.time())
         return await self._begin(record, fit)
 
     async def cancel(self, ref: str) -> None:
@@ -93,11 +95,12 @@ class Fits:
         self._check_open(record)
         whole = [*record.labels.classes, *classes]
         adapter = AUTO if record.auto else record.adapter
-        new, _ = await self._sets.upload(whole, record.labels.templates, adapter=adapter, options=record.options)
-        await self._sets.shelves.copy(record.id, new.id)
-        return await self._sets.upload(
-            whole, record.labels.templates, adapter=adapter, options=record.options, name=record.name
-        )
+        templates, options = record.labels.templates, record.options
+        longer, new = await self._sets.upload(whole, templates, adapter=adapter, options=options)
+        await self._sets.shelves.copy(record.id, longer.id)
+        if record.name is not None:  # moves only now, so that nobody finds it without its images
+            longer, _ = await self._sets.upload(whole, templates, adapter=adapter, options=options, name=record.name)
+        return longer, new
 
     async def close(self) -> None:
         for task in self._following:
@@ -107,11 +110,11 @@ class Fits:
 
     def _usual(self, record: Record) -> str:
         """The method of the label set if it learns from images, else whichever turns out best."""
-        return record.adapter if self._sets.planner.support_needed(record.adapter) else AUTO
+        return record.adapter if self._sets.planner.support_needed(record.adapter, record.options) else AUTO
 
     def _check_method(self, name: str, options: Mapping[str, InfoValue]) -> None:
         self._sets.planner.few_shot(name, options)
-        if not self._sets.planner.support_needed(name):
+        if not self._sets.planner.support_needed(name, options):
             raise Unprocessable(f"adapter {name!r} does not learn from support images", field="adapter")
 
     def _check_open(self, record: Record) -> None:

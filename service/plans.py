@@ -109,11 +109,13 @@ class Planner:
     def is_auto(self, name: str | None) -> bool:
         return (name or self._default) == AUTO
 
-    def support_needed(self, name: str) -> int:
-        """Images that every class must have; 0 for a method that learns without."""
+    def support_needed(self, name: str, options: Mapping[str, InfoValue] | None = None) -> int:
+        """Images that every class must have; 0 for a method that learns without. A method over a `host` needs what
+        the host needs."""
         if name == AUTO:
             return 1
-        return self._methods[name].support if name in self._methods else 0
+        facts = self._methods.get(str((options or {}).get("host", name))) or self._methods.get(name)
+        return facts.support if facts is not None else 0
 
     def open_set(self, name: str) -> bool:
         return name not in self._methods or self._methods[name].open_set
@@ -142,7 +144,7 @@ class Planner:
         known = self.known(key)
         if known is not None:
             return known
-        if self.support_needed(name or self._default) and not self.is_auto(name):
+        if self.support_needed(name or self._default, options) and not self.is_auto(name):
             raise Unprocessable(f"adapter {name!r} learns from support images: upload a label set", field="adapter")
         adapter = self.adapter(name, options)
         wants = self._own_wants(labels, adapter)
@@ -152,7 +154,7 @@ class Planner:
 
     def _of(self, record: Record) -> Plan:
         own = self.adapter(record.adapter, record.options)
-        learns = self.support_needed(record.adapter)
+        learns = self.support_needed(record.adapter, record.options)
         wants = self._own_wants(record.labels, own)[1 if learns else 0 :]
         fits = [fit for fit in (record.fit, record.fit and record.fit.former) if fit is not None and fit.error is None]
         wants = [*(self._fit_want(record, fit) for fit in fits), *wants]

@@ -53,10 +53,10 @@ class DictStore:
 class SlowAdapter:
     """Named like the real method; adapts in small slices until `go` is set, then fails or succeeds."""
 
-    name = "self-tpt"
-
-    def __init__(self, version: str = "slow-1") -> None:
+    def __init__(self, version: str = "slow-1", *, name: str = "self-tpt") -> None:
+        self.name = name
         self.version = version
+        self.supports: list[Support | None] = []
         self.go = threading.Event()
         self.fail = False
         self.begun = 0
@@ -72,6 +72,7 @@ class SlowAdapter:
         progress: Progress | None = None,
     ) -> ClassState:
         self.begun += 1
+        self.supports.append(support)
         fraction = 0.0
         while not self.go.wait(0.005):
             fraction = min(fraction + 0.05, 0.9)

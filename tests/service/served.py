@@ -35,6 +35,7 @@ class Served:
     app: FastAPI
     http: httpx.AsyncClient
     slow: SlowAdapter
+    coop: SlowAdapter
     kept: Kept
 
     @property
@@ -51,12 +52,14 @@ class Served:
 async def served(
     backbone: Backbone, kept: Kept | None = None, *, slow: bool = True, **settings: Any
 ) -> AsyncIterator[Served]:
-    """With `slow`, self-tpt adapts only after `slow.go` was set; without, the real method runs."""
-    adapter, kept = SlowAdapter(), kept or Kept()
+    """With `slow`, self-tpt adapts only after `slow.go` was set, and coop after `coop.go`; without, the real methods
+    run."""
+    adapter, coop, kept = SlowAdapter(), SlowAdapter("slow-2", name="coop"), kept or Kept()
+    fakes = {fake.name: fake for fake in (adapter, coop)} if slow else {}
 
     def build(name: str, options: Mapping[str, InfoValue]) -> Adapter:
         real = create_adapter(name, backbone, options)
-        return adapter if slow and real.name == adapter.name else real
+        return fakes.get(real.name, real)
 
     app = create_app(
         Settings(threads=1, decode_threads=2, **settings),
@@ -68,10 +71,12 @@ async def served(
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
         try:
             async with app.router.lifespan_context(app):
-                yield Served(app, http, adapter, kept)
-                adapter.go.set()
+                yield Served(app, http, adapter, coop, kept)
+                for fake in (adapter, coop):
+                    fake.go.set()
         finally:
-            adapter.go.set()
+            for fake in (adapter, coop):
+                fake.go.set()
 
 
 def photo(kind: str = "PNG", size: tuple[int, int] = (60, 40), colour: str = "orange") -> bytes:
