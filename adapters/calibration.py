@@ -62,7 +62,7 @@ class ScaleLaw:
 
     def scale(self, seen: Geometry) -> float:
         line = self.count * (seen.count - USUAL_CLASSES) + self.nearest * (seen.nearest - USUAL_NEAREST)
-        return min(max(math.exp(self.offset + line), self.lowest), self.highest)
+        return math.exp(min(max(self.offset + line, math.log(self.lowest)), math.log(self.highest)))
 
     @property
     def version(self) -> str:

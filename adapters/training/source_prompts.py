@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from adapters.checkpoint import SourcePrompts
 from adapters.clip import Backbone
@@ -33,15 +34,31 @@ def source_features(
     return FeatureSet("source", classes, torch.cat([part.features_ND for part in parts]), torch.tensor(labels))
 
 
+def class_mean(features: FeatureSet) -> Tensor:
+    """Mean [D] over classes of the mean image feature of each, so that large classes do not weigh more."""
+    classes = int(features.labels_N.max()) + 1
+    sums_CD = features.features_ND.new_zeros(classes, features.features_ND.shape[-1])
+    sums_CD.index_add_(0, features.labels_N, features.features_ND)
+    counts_C = torch.bincount(features.labels_N, minlength=classes)
+    return (sums_CD[counts_C > 0] / counts_C[counts_C > 0, None]).mean(dim=0)
+
+
 def train_source_prompts(
-    backbone: Backbone, features: FeatureSet, settings: StageOneSettings, *, name: str, report: Report | None = None
+    backbone: Backbone,
+    features: FeatureSet,
+    settings: StageOneSettings,
+    *,
+    name: str,
+    report: Report | None = None,
+    resume: Path | None = None,
 ) -> SourcePrompts:
-    """Runs stage 1. Minutes on two CPU cores for the bundled backbone. Raises `BackboneError` if the backbone's text
-    tower cannot learn prompts or the losses became non-finite."""
+    """Runs stage 1, from where the file `resume` says that an equal run broke off. Minutes on two CPU cores for the
+    bundled backbone. Raises `BackboneError` if the backbone's text tower cannot learn prompts or the losses became
+    non-finite."""
     if not backbone.text.promptable:
         raise BackboneError(f"backbone {backbone.name} cannot learn prompts: its text tower is not a causal CLIP tower")
     stage = StageOne(backbone, features, settings)
-    stage.run(report)
+    stage.run(report, file=resume)
     if not bool(stage.ctx_MW.isfinite().all()):
         raise BackboneError("stage 1 diverged: the context is not finite; lower the learning rate")
     return SourcePrompts(
@@ -50,4 +67,5 @@ def train_source_prompts(
         ctx_MW=stage.ctx_MW.detach().cpu(),
         head={"weight": stage.head_PD.detach().cpu()},
         settings={**asdict(settings), "classes": len(features.classes), "images": len(features.labels_N)},
+        image_mean_D=class_mean(features),
     )

@@ -7,20 +7,24 @@ Tensor suffixes: C classes of a step, B images of a step, V views, D joint width
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from adapters.base import content_hash
 from adapters.clip import Backbone
 from adapters.evaluation.datasets import FeatureSet
 from adapters.layout import POSITIONS
 from adapters.losses import contrastive_prompt_loss, gradient_matching_loss, smoothed
 from adapters.prompt_views import Prompts, project
 from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
+from adapters.training.stage_one_resume import keep, kept, moments, restore_moments
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 """Called after each step with the step, the number of steps, and the losses."""
@@ -41,6 +45,10 @@ class StageOneSettings:
     temperature: float = 0.1
     projected_width: int = 128
     seed: int = 0
+
+
+def crc(tensor: Tensor) -> int:
+    return zlib.crc32(tensor.cpu().contiguous().numpy().tobytes())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,19 +81,48 @@ class StageOne:
         self._hand_CD = text.encode_texts([PLAIN_TEMPLATE.replace("{}", name) for name in data.classes])
         self._optimizer = torch.optim.AdamW([self.ctx_MW, self.head_PD], lr=settings.learning_rate, weight_decay=0.0)
         self._memory: list[Tensor | None] = [None, None]
+        seen = {"classes": data.classes, "labels": crc(data.labels_N), "features": crc(data.features_ND)}
+        self._key = content_hash({"backbone": backbone.fingerprint, "settings": asdict(settings), **seen})
 
-    def run(self, report: Report | None = None) -> None:
-        """To the last step. Attention runs on the math kernel, the only one with second derivatives."""
-        schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, self._cosine)
+    def run(self, report: Report | None = None, *, file: Path | None = None, every: int = 25) -> None:
+        """To the last step, from where `file` says that an equal run broke off; it is written each `every` steps.
+        Attention runs on the math kernel, the only one with second derivatives."""
+        if file is not None:
+            self._resume(file)
         with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
             for step in self._steps():
+                for group in self._optimizer.param_groups:
+                    group["lr"] = self.settings.learning_rate * self._cosine(self.done)
                 losses = self._step(step)
                 nn.utils.clip_grad_norm_([self.ctx_MW, self.head_PD], 10.0)
                 self._optimizer.step()
-                schedule.step()
                 self.done += 1
+                if file is not None and (self.done % every == 0 or self.done == self.settings.steps):
+                    keep(file, self._state(), self._key)
                 if report is not None:
                     report(self.done, self.settings.steps, losses)
+
+    @property
+    def _learnt(self) -> dict[str, Tensor]:
+        return {"ctx": self.ctx_MW, "head": self.head_PD}
+
+    def _state(self) -> dict[str, Tensor]:
+        memory = {f"memory.{place}": m for place, m in enumerate(self._memory) if m is not None}
+        learnt = {name: parameter.detach() for name, parameter in self._learnt.items()}
+        counters = {"done": torch.tensor(self.done), "generator": self._generator.get_state()}
+        return {**learnt, **moments(self._optimizer, self._learnt), **memory, **counters}
+
+    def _resume(self, file: Path) -> None:
+        state = kept(file, self._key)
+        if state is None:
+            return
+        with torch.no_grad():
+            for name, parameter in self._learnt.items():
+                parameter.copy_(state[name])
+        restore_moments(self._optimizer, self._learnt, state)
+        self._memory = [state[f"memory.{k}"].to(self.ctx_MW.device) if f"memory.{k}" in state else None for k in (0, 1)]
+        self.done = int(state["done"])
+        self._generator.set_state(state["generator"])
 
     def _step(self, step: Step) -> dict[str, float]:
         settings = self.settings

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from adapters.base import LabelSet
 from adapters.chunked import backward_rows, nothing
 from adapters.clip import Backbone
+from adapters.directions import without_common, without_direction
 from adapters.errors import AdaptationDiverged
 from adapters.layout import POSITIONS, concatenate, lay_out
 from adapters.losses import contrastive_prompt_loss, gradient_matching_loss, smoothed
@@ -121,3 +122,59 @@ def test_the_tower_and_the_start_are_left_as_they_were(tiny_backbone: Backbone) 
     before = tiny_backbone.text.encode_texts(["a photo of a cat."])
     stage_two(tiny_backbone, steps=5)
     assert torch.equal(tiny_backbone.text.encode_texts(["a photo of a cat."]), before)
+
+
+def adapted(backbone: Backbone, labels: LabelSet | None = None, **settings: object) -> torch.Tensor:
+    chosen = SelfTPTSettings(steps=3, **settings)  # type: ignore[arg-type]  # keywords of the test
+    return SelfTPT(chosen, backbone).adapt(labels or LabelSet.of(*NAMES), backbone).weights
+
+
+def test_dispersion_spreads_the_classes_and_an_anchor_holds_them(tiny_backbone: Backbone) -> None:
+    def nearest(rows: torch.Tensor) -> float:
+        return float((rows @ rows.T).fill_diagonal_(-1).max(dim=1).values.mean())
+
+    rate = 0.02
+    start = adapted(tiny_backbone, learning_rate=1e-9)
+    plain, spread = (adapted(tiny_backbone, learning_rate=rate, dispersion=d) for d in (0.0, 100.0))
+    held = adapted(tiny_backbone, learning_rate=rate, anchor=1000.0)
+    assert nearest(spread) < nearest(plain)
+    assert (held - start).norm() < (plain - start).norm()
+
+
+def test_views_of_an_alias_are_positives_of_its_class() -> None:
+    z = F.normalize(random(4, 3, 8), dim=-1)
+    joined = contrastive_prompt_loss(z, temperature=0.1, owners_C=torch.tensor([0, 0, 1]))
+    apart = contrastive_prompt_loss(z, temperature=0.1)
+    assert contrastive_prompt_loss(z, temperature=0.1, owners_C=torch.tensor([5, 3, 9])) == apart
+    assert joined != apart
+
+
+def test_the_share_of_the_hand_written_view_goes_from_none_to_all(tiny_backbone: Backbone) -> None:
+    hand = F.normalize(tiny_backbone.text.encode_texts([f"a photo of a {n}." for n in NAMES]), dim=-1)
+    assert torch.allclose(adapted(tiny_backbone, hand_share=1.0), hand, atol=1e-5)
+    assert not torch.allclose(adapted(tiny_backbone, hand_share=0.0), hand, atol=1e-3)
+
+
+def test_the_hand_written_view_may_be_an_ensemble_and_takes_the_label_sets_own_templates(
+    tiny_backbone: Backbone,
+) -> None:
+    for hand, used in (("template", 1), ("varied", 2), ("ensemble", 2)):
+        templates = ("a drawing of a {}.", "{} on a table.")
+        rows = adapted(tiny_backbone, LabelSet.of(*NAMES, templates=templates), hand=hand, hand_share=1.0)
+        texts = [[t.replace("{}", n) for t in templates[:used]] for n in NAMES]
+        means = torch.stack([tiny_backbone.text.encode_texts(row).mean(dim=0) for row in texts])
+        assert torch.allclose(rows, F.normalize(means, dim=-1), atol=1e-5)
+
+
+def test_shared_directions_are_taken_out_of_the_rows() -> None:
+    rows, direction = F.normalize(random(5, 8), dim=-1), random(8)
+    freed = without_direction(rows, direction, share=1.0)
+    assert torch.allclose(freed @ direction, torch.zeros(5), atol=1e-5)
+    assert torch.equal(without_common(rows[:1], share=1.0), rows[:1])
+    centred = rows - 0.5 * rows.mean(dim=0)
+    assert torch.allclose(without_common(rows, share=0.5), F.normalize(centred, dim=-1))
+
+
+def test_without_source_prompts_the_state_is_called_data_free(tiny_backbone: Backbone) -> None:
+    state = SelfTPT(SelfTPTSettings(steps=1, debias=0.5), tiny_backbone).adapt(LabelSet.of(*NAMES), tiny_backbone)
+    assert (state.info["mode"], state.info["source_prompts"]) == ("data-free", "none")

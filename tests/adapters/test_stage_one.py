@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,3 +83,40 @@ def test_self_tpt_starts_from_source_prompts_and_says_which(tiny_backbone: Backb
     state = create_adapter("self-tpt", backbone, {"steps": 0}).adapt(LabelSet.of("cat", "dog"), backbone)
     assert state.info["source_prompts"] == "toy-1"
     assert torch.equal(state.extras["context"], prompts.ctx_MW)
+
+
+def test_a_run_that_was_broken_off_goes_on_to_the_same_numbers(
+    tiny_backbone: Backbone, features: FeatureSet, tmp_path: Path
+) -> None:
+    def stop(done: int, total: int, losses: Mapping[str, float]) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "run.safetensors"
+    whole, broken, resumed = (StageOne(tiny_backbone, features, SMALL) for _ in range(3))
+    whole.run()
+    with pytest.raises(KeyboardInterrupt):
+        broken.run(stop, file=file, every=3)
+    told: list[int] = []
+    resumed.run(lambda done, total, losses: told.append(done), file=file)
+    assert told[0] == 7
+    assert torch.equal(resumed.ctx_MW, whole.ctx_MW)
+    assert torch.equal(resumed.head_PD, whole.head_PD)
+
+
+def test_a_file_of_other_settings_or_a_damaged_one_starts_anew(
+    tiny_backbone: Backbone, features: FeatureSet, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.safetensors"
+    StageOne(tiny_backbone, features, replace(SMALL, steps=3)).run(file=file)
+    told: list[int] = []
+    StageOne(tiny_backbone, features, replace(SMALL, steps=2)).run(lambda d, t, _: told.append(d), file=file)
+    file.write_bytes(b"broken")
+    StageOne(tiny_backbone, features, replace(SMALL, steps=2)).run(lambda d, t, _: told.append(d), file=file)
+    assert told == [1, 2, 1, 2]
+
+
+def test_source_prompts_keep_the_mean_image(tiny_backbone: Backbone, features: FeatureSet) -> None:
+    prompts = train_source_prompts(tiny_backbone, features, replace(SMALL, steps=1), name="t")
+    assert prompts.image_mean_D is not None
+    assert torch.allclose(prompts.image_mean_D, features.features_ND.mean(dim=0), atol=1e-6)  # classes of equal size
