@@ -38,16 +38,15 @@ Build = Callable[[str, Mapping[str, InfoValue]], Adapter]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A method with the options that it is tried with. `visual`: it prompts the image tower."""
+    """A method with the options that it is tried with."""
 
     method: str
     options: tuple[tuple[str, InfoValue], ...] = ()
-    visual: bool = False
 
 
-TEXT_ONLY = (Candidate("dapt", (("visual_prompts", 0),)), Candidate("coop"))
-MEASURED = (Candidate("coop"), Candidate("dapt", (("visual_prompts", 0),)), Candidate("dapt", visual=True))
-"""Cheaper to serve first: a tie keeps the earlier one."""
+KNOWN = (Candidate("dapt", (("visual_prompts", 0),)), Candidate("coop"))
+"""In order of trust; a tie keeps the earlier one. None of them touches the image tower, so that images of all label
+sets go on sharing its passes; who wants more than that names a method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +67,9 @@ class Trial:
         return self.seen < self.seen_zero_shot or (held and self.heldout < self.heldout_zero_shot)  # type: ignore[operator]  # both are numbers then
 
 
-def candidates(fewest: int, offered: Collection[str], *, image_tokens: bool) -> tuple[Candidate, ...]:
+def candidates(fewest: int, offered: Collection[str]) -> tuple[Candidate, ...]:
     """What is worth trying with `fewest` images in the smallest class."""
-    known = TEXT_ONLY if fewest < MEASURE_FROM else MEASURED
-    usable = tuple(one for one in known if one.method in offered and (image_tokens or not one.visual))
+    usable = tuple(one for one in KNOWN if one.method in offered)
     return usable[:1] if fewest < MEASURE_FROM else usable
 
 
@@ -94,13 +92,11 @@ class Auto:
 
     name = AUTO
 
-    def __init__(self, build: Build, offered: Collection[str], *, image_tokens: bool) -> None:
+    def __init__(self, build: Build, offered: Collection[str]) -> None:
         """`build` makes adapters of the methods that are `offered`."""
         self._build = build
         self._offered = offered
-        self._image_tokens = image_tokens
-        everything = dict.fromkeys([*candidates(1, offered, image_tokens=image_tokens), *self._measured()])
-        self._adapters = {one: build(one.method, dict(one.options)) for one in everything}
+        self._adapters = {one: build(one.method, dict(one.options)) for one in candidates(MEASURE_FROM, offered)}
         self.version = content_hash([AUTO, 1, [adapter.version for adapter in self._adapters.values()]])[:16]
 
     def needs(self, state: ClassState) -> ImageNeeds:
@@ -116,7 +112,7 @@ class Auto:
         backbone.text.check(labels)
         support = checked_support(support, labels)
         fewest = int(support.per_class(len(labels.classes)).min())
-        tried = candidates(fewest, self._offered, image_tokens=self._image_tokens)
+        tried = candidates(fewest, self._offered)
         plain = self._build(ZERO_SHOT, {})
         zero_shot = plain.adapt(labels, backbone, support)
         zero_shot_top1 = _top1(zero_shot, plain, support, backbone, progress)
@@ -133,9 +129,6 @@ class Auto:
         best, reason = verdict(trials, fewest)
         return self._signed(zero_shot if best is None else states[best], trials, best, reason)
 
-    def _measured(self) -> tuple[Candidate, ...]:
-        return candidates(MEASURE_FROM, self._offered, image_tokens=self._image_tokens)
-
     def _signed(self, state: ClassState, trials: Sequence[Trial], best: int | None, reason: str) -> ClassState:
         info: dict[str, InfoValue] = {**state.info, "chosen": ZERO_SHOT if best is None else state.adapter}
         info["auto_reason"] = reason
@@ -147,9 +140,8 @@ class Auto:
 def _trial(adapter: Adapter, state: ClassState, seen: float, seen_zero_shot: float) -> Trial:
     heldout, zero_shot = (state.info.get(name) for name in ("heldout_top1", "heldout_top1_zero_shot"))
     known = isinstance(heldout, (int, float)) and isinstance(zero_shot, (int, float))
-    visual = " with visual prompts" if state.visual_prompts is not None else ""
     figures = (float(heldout), float(zero_shot)) if known else (None, None)  # type: ignore[arg-type]  # both are numbers
-    return Trial(adapter.name + visual, seen, seen_zero_shot, *figures)
+    return Trial(adapter.name, seen, seen_zero_shot, *figures)
 
 
 def _measure(trial: Trial) -> float:

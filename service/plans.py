@@ -102,7 +102,7 @@ class Planner:
             raise Unprocessable("auto has no options; name a method to give some", field="options")
         offered = [method for method, facts in self._methods.items() if facts.support]
         try:
-            return Auto(self._build, offered, image_tokens=self._backbone.image.promptable)
+            return Auto(self._build, offered)
         except AdapterError as error:
             raise refused(error) from error
 

@@ -66,20 +66,18 @@ def auto(backbone: Backbone, *fakes: Adapter) -> Auto:
     def build(name: str, options: Mapping[str, InfoValue]) -> Adapter:
         return known[name] if name in known else create_adapter(name, backbone, options)
 
-    return Auto(build, list(known), image_tokens=False)
+    return Auto(build, list(known))
 
 
-def test_few_images_mean_one_text_only_method() -> None:
-    (one,) = candidates(1, OFFERED, image_tokens=True)
-    assert not one.visual
-    assert candidates(MEASURE_FROM - 1, ("coop",), image_tokens=True) == (Candidate("coop"),)
+def test_few_images_mean_one_method_that_leaves_the_image_tower_alone() -> None:
+    (one,) = candidates(1, OFFERED)
+    assert (one.method, dict(one.options)) == ("dapt", {"visual_prompts": 0})
+    assert candidates(MEASURE_FROM - 1, ("coop",)) == (Candidate("coop"),)
 
 
 def test_more_images_mean_methods_side_by_side_and_never_a_closed_set() -> None:
-    tried = candidates(MEASURE_FROM, OFFERED, image_tokens=True)
-    assert {one.method for one in tried} == {"coop", "dapt"}
-    assert not any(one.visual for one in candidates(MEASURE_FROM, OFFERED, image_tokens=False))
-    assert candidates(MEASURE_FROM, (), image_tokens=True) == ()
+    assert {one.method for one in candidates(MEASURE_FROM, OFFERED)} == {"coop", "dapt"}
+    assert candidates(MEASURE_FROM, ()) == ()
 
 
 def test_the_best_on_the_heldout_images_is_served_and_a_tie_keeps_the_cheaper_one() -> None:

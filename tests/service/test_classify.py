@@ -168,3 +168,17 @@ async def test_what_takes_too_long_is_a_504(tiny_backbone: Backbone) -> None:
     async with served(tiny_backbone, request_timeout=0.001) as site:
         answer = await site.http.post("/v1/classify?labels=a,b", content=photo(), headers=PNG)
     assert (answer.status_code, answer.json()["type"]) == (504, "/problems/deadline-exceeded")
+
+
+async def test_methods_that_look_at_many_views_serve_too_but_have_no_independent_scores(
+    tiny_backbone: Backbone,
+) -> None:
+    async with served(tiny_backbone, slow=False) as site:
+        body = {"classes": ["cat", "dog"], "adapter": "tpt", "options": {"mode": "vote", "views": 6}, "name": "votes"}
+        assert (await site.http.post("/v1/label-sets", json=body)).status_code == 202
+        png = {"Content-Type": "image/png", "Prefer": "wait=20"}
+        url = "/v1/classify?label_set=votes"
+        first, again = [(await site.http.post(url, content=photo(), headers=png)).json() for _ in range(2)]
+        assert (first["served_by"], first["results"]) == ("tpt", again["results"])
+        refused = await site.http.post(f"{url}&scores=independent", content=photo(), headers=png)
+        assert (refused.status_code, refused.json()["field"]) == (422, "scores")

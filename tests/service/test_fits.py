@@ -206,3 +206,18 @@ async def test_adding_a_class_makes_another_label_set_under_the_same_name(tiny_b
         assert [(one["label"], one["count"]) for one in kept["classes"]] == [("cat", 2), ("dog", 2)]
         twice = await site.http.post("/v1/label-sets/pets/classes", json={"classes": ["CAT"]})
         assert (twice.status_code, twice.json()["field"]) == (422, "classes[3].name")
+
+
+async def test_auto_says_what_it_chose_and_serves_nothing_worse_than_zero_shot(tiny_backbone: Backbone) -> None:
+    async with served(tiny_backbone, slow=False) as site:
+        label_set = await supported(site, "cat", "dog", images=2)
+        before = await shown(site, label_set)
+        assert (before["info"]["chosen"], "class names" in before["info"]["auto_reason"]) == ("self-tpt", True)
+        body = (await fit(site, label_set, wait=60)).json()
+        assert (body["status"], body["adapter"]) == ("ready", "auto"), body
+        info = body["info"]
+        assert "2 or more images per class" in info["auto_reason"] or "lost to zero-shot" in info["auto_reason"]
+        answer = await classified(site, label_set)
+        assert answer["served_by"] == info["chosen"]
+        assert answer["adapted"] is (info["chosen"] != "zero-shot")
+        assert info["chosen"] == "zero-shot" or info["support_top1"] >= info["support_top1_zero_shot"]
