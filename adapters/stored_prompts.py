@@ -15,6 +15,7 @@ from torch import Tensor
 from adapters.base import VISUAL_PROMPTS, VISUAL_PROMPTS_BEFORE_NORM, Adapter, ClassState, LabelSet
 from adapters.clip import Backbone
 from adapters.methods.coop import CoOp
+from adapters.methods.dapt import DAPT
 from adapters.methods.maple import MaPLe, deep_prompts
 from adapters.methods.self_tpt import SelfTPT
 from adapters.prompted_classes import PromptedClasses
@@ -69,8 +70,8 @@ def class_weights(host: Adapter, ctx: Tensor, labels: LabelSet, backbone: Backbo
         return untrained.adapt(labels, backbone).weights
     if isinstance(host, MaPLe):
         return deep_prompts(labels, backbone, host.settings).rows(ctx)
-    if isinstance(host, CoOp):
-        settings = host.settings
+    if isinstance(host, (CoOp, DAPT)):
+        settings = host.settings.text if isinstance(host, DAPT) else host.settings
         prompts = PromptedClasses(
             backbone.text, labels, context=settings.context, position=settings.position, chunk=settings.chunk
         )

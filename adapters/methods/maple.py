@@ -19,20 +19,20 @@ from adapters.base import (
     VISUAL_PROMPTS_BEFORE_NORM,
     ClassState,
     ImageNeeds,
-    InfoValue,
     LabelSet,
     Progress,
     Support,
     VisualPrompts,
     needs_of,
 )
+from adapters.calibration import calibration_version, fitted_scale, label_free_scale
 from adapters.checkpoint import settings_version
 from adapters.chunked import Tick
 from adapters.clip import Backbone
 from adapters.errors import BackboneError
 from adapters.fitting import checked_support
 from adapters.methods.class_texts import background_row, ticker
-from adapters.methods.coop import RANDOM_START, CoOpSettings, check_negatives, check_ranges, fit_context
+from adapters.methods.coop import RANDOM_START, CoOpSettings, anchored, check_negatives, check_ranges, fit_context
 from adapters.methods.few_shot import SupportImages, heldout_info, plain_rows
 from adapters.prompted_classes import PromptedClasses
 from adapters.support_features import feature_ticks
@@ -51,6 +51,8 @@ class MaPLeSettings:
     steps: int = 200
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
+    anchor: float = 0.5
+    """Weight of the mean squared distance of the class rows from those of plain zero-shot; not in the paper."""
     batch: int = 32
     """Images per step. They pass the image tower with a graph."""
     class_batch: int = 256
@@ -66,7 +68,7 @@ class MaPLeSettings:
     def __post_init__(self) -> None:
         check_ranges(
             self, prompts=(1, 16), layers=(1, 64), steps=(0, 10_000), learning_rate=(1e-9, 1), weight_decay=(0, 1),
-            batch=(1, 4096), class_batch=(2, 2**20), chunk=(1, 4096), views=(0, 64), heldout=(0, 0.9),
+            anchor=(0, 1000), batch=(1, 4096), class_batch=(2, 2**20), chunk=(1, 4096), views=(0, 64), heldout=(0, 0.9),
             seed=(0, 2**63 - 1),
         )  # fmt: skip
 
@@ -140,7 +142,9 @@ class MaPLe:
 
     def __init__(self, settings: MaPLeSettings, backbone: Backbone, through: Callable[[], Through] = AsLearnt) -> None:
         self.settings, self._through = settings, through
-        self.version = settings_version(self.name, settings, backbone.image.tokens_version)
+        self.version = settings_version(
+            self.name, settings, backbone.image.tokens_version, calibration_version(backbone)
+        )
 
     def needs(self, state: ClassState) -> ImageNeeds:
         return needs_of(state)
@@ -163,9 +167,12 @@ class MaPLe:
         tick = ticker(progress, self._ticks(support, prompts))
         data = SupportImages.of(support, backbone, views=0, heldout=settings.heldout, seed=settings.seed, tick=tick)
         stems = SupportStems(backbone, support, views=settings.views, seed=settings.seed, tick=tick)
-        learnt = self._learn(prompts, data, stems, backbone, tick)
+        plain_CD = plain_rows(labels, backbone)
+        learnt = self._learn(prompts, data, stems, plain_CD, backbone=backbone, tick=tick)
         weights_CD = prompts.rows(learnt.text_JPW, tick=tick)
-        info = self._judged(data, stems, learnt, weights_CD, plain_rows(labels, backbone))
+        held = data.split.heldout
+        cosines_HC = (stems.features(held, learnt.visual) if len(held) else data.features_NVD[held, 0]) @ weights_CD.T
+        info = heldout_info(held, data.labels_N, cosines_HC, data.features_NVD[held, 0] @ plain_CD.T)
         if learnt.losses:
             info |= {"loss_first": learnt.losses[0], "loss_last": learnt.losses[-1]}
         return ClassState(
@@ -173,14 +180,15 @@ class MaPLe:
             version=self.version,
             weights=weights_CD,
             background=background_row(backbone.text),
-            logit_scale=backbone.logit_scale,
+            logit_scale=_scale(cosines_HC.cpu(), data.labels_N[held].cpu(), label_free_scale(weights_CD, backbone)),
             extras={"context": learnt.text_JPW, VISUAL_PROMPTS_BEFORE_NORM: learnt.visual_JPV},
             info={**info, "steps": len(learnt.losses), "seconds": round(time.perf_counter() - started, 3)},
         )
 
     def _learn(
-        self, prompts: DeepPromptedClasses, data: SupportImages, stems: SupportStems, backbone: Backbone, tick: Tick
-    ) -> Learnt:
+        self, prompts: DeepPromptedClasses, data: SupportImages, stems: SupportStems, plain_CD: Tensor, *,
+        backbone: Backbone, tick: Tick,
+    ) -> Learnt:  # fmt: skip
         coupled = start_prompts(backbone, self.settings)
         text_through, visual_through = self._through(), self._through()
         drawn = stems.drawn(self.settings.seed)
@@ -192,18 +200,12 @@ class MaPLe:
         maps = [coupled.weights_JVW.requires_grad_(), coupled.biases_JV.requires_grad_()]
         losses = fit_context(
             coupled.text_JPW, prompts, images, data, self.settings.fit,
-            logit_scale=backbone.logit_scale, through=text_through, visual=[{"params": maps}], tick=tick,
+            logit_scale=backbone.logit_scale, through=text_through,
+            penalty=anchored(plain_CD, self.settings.anchor), visual=[{"params": maps}], tick=tick,
         )  # fmt: skip
         with torch.no_grad():
             text_JPW = text_through.seal(coupled.text_JPW.detach())
             return Learnt(text_JPW, visual_through.seal(coupled.visual(text_JPW)), losses)
-
-    def _judged(
-        self, data: SupportImages, stems: SupportStems, learnt: Learnt, weights_CD: Tensor, plain_CD: Tensor
-    ) -> dict[str, InfoValue]:
-        held, plain_HD = data.split.heldout, data.features_NVD[data.split.heldout, 0]
-        features_HD = stems.features(held, learnt.visual) if len(held) else plain_HD
-        return heldout_info(held, data.labels_N, features_HD @ weights_CD.T, plain_HD @ plain_CD.T)
 
     def _ticks(self, support: Support, prompts: PromptedClasses) -> int:
         serve = math.ceil(prompts.texts / self.settings.chunk)
@@ -211,6 +213,10 @@ class MaPLe:
         step = 2 * step + 1 if step > 1 else 2
         images = feature_ticks(len(support), 0) + feature_ticks(len(support), self.settings.views)
         return images + self.settings.steps * step + serve
+
+
+def _scale(cosines_HC: Tensor, labels_H: Tensor, expected: float) -> float:
+    return fitted_scale(cosines_HC, labels_H, expected=expected) if len(labels_H) else expected
 
 
 def deep_prompts(labels: LabelSet, backbone: Backbone, settings: MaPLeSettings) -> DeepPromptedClasses:

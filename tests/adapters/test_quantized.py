@@ -10,6 +10,7 @@ from adapters.checkpoint import state_from_bytes, state_to_bytes
 from adapters.clip import Backbone
 from adapters.errors import StateError, SupportError
 from adapters.methods.coop import CoOp, CoOpSettings
+from adapters.methods.dapt import DAPT, DAPTSettings
 from adapters.methods.maple import MaPLe, MaPLeSettings
 from adapters.methods.quantized import Host, Quantized, QuantizedSettings
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
@@ -76,6 +77,7 @@ def test_training_through_the_quantiser_ends_lower_than_quantising_afterwards(ti
 def test_stored_prompts_lose_less_with_every_bit_and_nothing_with_eight(tiny_backbone: Backbone) -> None:
     hosts = [
         CoOp(CoOpSettings(steps=5), tiny_backbone),
+        DAPT(DAPTSettings(steps=5), tiny_backbone),
         MaPLe(MaPLeSettings(steps=5), tiny_backbone),
         SelfTPT(SelfTPTSettings(steps=2), tiny_backbone),
     ]
