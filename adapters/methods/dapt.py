@@ -63,11 +63,11 @@ class DAPTSettings:
     context: int = 4
     start: Literal["template", "source", "random"] = "template"
     position: Position = "end"
-    class_specific: bool = False
+    class_specific: bool = True
     visual_prompts: int = 4
     """Tokens that join those of the image, after the first norm; with 0 the image tower stays as it is."""
-    steps: int = 100
-    learning_rate: float = 2e-3
+    steps: int = 60
+    learning_rate: float = 2e-2
     visual_learning_rate: float = 2e-3
     weight_decay: float = 0.0
     anchor: float = 0.5

@@ -28,6 +28,9 @@ Host = Literal["coop", "maple", "self-tpt"]
 DEFAULT_BITS: Mapping[str, int] = {"coop": 1, "maple": 4, "self-tpt": 4}
 """The paper's for CoOp and MaPLe, as its sizes tell."""
 
+SHARED_CONTEXT: Mapping[str, Any] = {"class_specific": False, "steps": 100, "learning_rate": 2e-3}
+"""The paper quantises the context that all classes share; a rate for that."""
+
 
 @dataclass(frozen=True, slots=True)
 class QuantizedSettings:
@@ -116,4 +119,4 @@ def _host(settings: QuantizedSettings, backbone: Backbone, through: Callable[[],
         return MaPLe(MaPLeSettings(**given), backbone, through)
     if settings.host == "self-tpt":
         return SelfTPT(SelfTPTSettings(**given), backbone, through)
-    return CoOp(CoOpSettings(**given), backbone, through)
+    return CoOp(CoOpSettings(**{**SHARED_CONTEXT, **given}), backbone, through)
