@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapters.base import PLAIN, ClassState, ImageNeeds, LabelSet, Progress, Support
+from adapters.calibration import calibration_version
 from adapters.checkpoint import settings_version
 from adapters.chunked import Tick, nothing
 from adapters.clip import Backbone
@@ -24,7 +25,7 @@ from adapters.errors import LabelSetError
 from adapters.fitting import checked_support, fit, minibatches
 from adapters.layout import Position
 from adapters.methods.class_texts import background_row, ticker
-from adapters.methods.few_shot import Images, SupportImages, heldout_info, plain_rows
+from adapters.methods.few_shot import Images, SupportImages, heldout_info, heldout_scale, plain_rows
 from adapters.prompted_classes import PromptedClasses
 from adapters.support_features import feature_ticks
 from adapters.templates import CONTEXT_WORDS
@@ -189,7 +190,7 @@ class CoOp:
     def __init__(self, settings: CoOpSettings, backbone: Backbone, through: Callable[[], Through] = AsLearnt) -> None:
         source = backbone.source.version if backbone.source and settings.start == "source" else "none"
         self.settings, self._through = settings, through
-        self.version = settings_version(self.name, settings, source)
+        self.version = settings_version(self.name, settings, source, calibration_version(backbone))
 
     def needs(self, state: ClassState) -> ImageNeeds:
         return PLAIN
@@ -221,7 +222,9 @@ class CoOp:
         ctx = through.seal(ctx.detach())
         weights_CD = prompts.rows(ctx, tick=tick)
         heldout_HD = data.features_NVD[data.split.heldout, 0]
-        info = heldout_info(data.split.heldout, data.labels_N, heldout_HD @ weights_CD.T, heldout_HD @ plain_CD.T)
+        cosines_HC = heldout_HD @ weights_CD.T
+        scale = heldout_scale(cosines_HC, data.labels_N[data.split.heldout], weights_CD, backbone)
+        info = heldout_info(data.split.heldout, data.labels_N, cosines_HC, heldout_HD @ plain_CD.T) | scale.info
         if losses:
             info |= {"loss_first": losses[0], "loss_last": losses[-1]}
         return ClassState(
@@ -229,7 +232,7 @@ class CoOp:
             version=self.version,
             weights=weights_CD,
             background=background_row(text),
-            logit_scale=backbone.logit_scale,
+            logit_scale=scale.scale,
             extras={"context": ctx},
             info={**info, "steps": len(losses), "seconds": round(time.perf_counter() - started, 3)},
         )

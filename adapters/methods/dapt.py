@@ -19,13 +19,13 @@ from adapters.base import (
     VISUAL_PROMPTS,
     ClassState,
     ImageNeeds,
-    InfoValue,
     LabelSet,
     Progress,
     Support,
     VisualPrompts,
     needs_of,
 )
+from adapters.calibration import calibration_version
 from adapters.checkpoint import settings_version
 from adapters.chunked import Tick
 from adapters.clip import Backbone
@@ -46,7 +46,7 @@ from adapters.methods.coop import (
     in_learnt_context,
     start_context,
 )
-from adapters.methods.few_shot import Images, SupportImages, heldout_info, plain_rows
+from adapters.methods.few_shot import Images, SupportImages, heldout_info, heldout_scale, plain_rows
 from adapters.prompted_classes import PromptedClasses
 from adapters.support_features import feature_ticks
 from adapters.support_stems import SupportStems
@@ -188,7 +188,7 @@ class DAPT:
         source = backbone.source.version if backbone.source and settings.start == "source" else "none"
         tokens = backbone.image.tokens_version if settings.visual_prompts else ""
         self.settings = settings
-        self.version = settings_version(self.name, settings, source, tokens)
+        self.version = settings_version(self.name, settings, source, tokens, calibration_version(backbone))
 
     def needs(self, state: ClassState) -> ImageNeeds:
         return needs_of(state)
@@ -219,8 +219,9 @@ class DAPT:
         ctx = ctx.detach()
         weights_CD = prompts.rows(ctx, tick=tick)
         plain_HD = data.features_NVD[data.split.heldout, 0]
-        logits_HC, plain_HC = side.heldout() @ weights_CD.T, plain_HD @ plain_CD.T
-        info: dict[str, InfoValue] = heldout_info(data.split.heldout, data.labels_N, logits_HC, plain_HC)
+        cosines_HC = side.heldout() @ weights_CD.T
+        scale = heldout_scale(cosines_HC, data.labels_N[data.split.heldout], weights_CD, backbone)
+        info = heldout_info(data.split.heldout, data.labels_N, cosines_HC, plain_HD @ plain_CD.T) | scale.info
         if losses:
             info |= {"loss_first": losses[0], "loss_last": losses[-1]}
         return ClassState(
@@ -228,7 +229,7 @@ class DAPT:
             version=self.version,
             weights=weights_CD,
             background=background_row(backbone.text),
-            logit_scale=backbone.logit_scale,
+            logit_scale=scale.scale,
             extras={"context": ctx, **side.extras},
             info={**info, "steps": len(losses), "seconds": round(time.perf_counter() - started, 3)},
         )

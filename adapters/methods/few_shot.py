@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adapters.base import InfoValue, LabelSet, Support
+from adapters.calibration import ServedScale, fitted_scale, label_free_scale, served_scale
 from adapters.chunked import Tick, nothing
 from adapters.clip import Backbone
 from adapters.fitting import Split, split_support
@@ -58,6 +59,14 @@ def heldout_info(heldout: Tensor, labels_N: Tensor, logits_HC: Tensor, plain_HC:
         info["heldout_top1"] = _top1(logits_HC, labels_H)
         info["heldout_top1_zero_shot"] = _top1(plain_HC, labels_H)
     return info
+
+
+def heldout_scale(cosines_HC: Tensor, labels_H: Tensor, weights_CD: Tensor, backbone: Backbone) -> ServedScale:
+    """Fitted to the held-out images; what the backbone expects of such class rows where there are none."""
+    if len(labels_H) == 0:
+        return served_scale(weights_CD, backbone)
+    expected = label_free_scale(weights_CD, backbone)
+    return ServedScale(fitted_scale(cosines_HC.cpu(), labels_H.cpu(), expected=expected), "support")
 
 
 def plain_rows(labels: LabelSet, backbone: Backbone) -> Tensor:
