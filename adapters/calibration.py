@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from adapters.clip import Backbone
 
 LAW_FILE = "calibration.json"
+SHIPPED = Path(__file__).parent / "source_prompts"
 USUAL_CLASSES, USUAL_NEAREST = math.log(10), 0.4
 """Where the law's features are zero, so that its offset is the scale of an ordinary small label set."""
 ROWS = 1024
@@ -73,23 +74,29 @@ class ScaleLaw:
         (folder / LAW_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 
-def load_law(folder: Path, fingerprint: str) -> ScaleLaw | None:
-    """The law in a folder of source prompts, None if there is none. Raises `StateError` if it is broken or was learnt
-    on another backbone."""
-    file = folder / LAW_FILE
-    if not file.is_file():
-        return None
+def load_law(file: Path) -> ScaleLaw:
+    """Raises `StateError` if the file holds no law."""
     try:
         plain = json.loads(file.read_text(encoding="utf-8"))
         law = ScaleLaw(**{entry.name: plain[entry.name] for entry in fields(ScaleLaw)})
         numbers = [float(getattr(law, entry.name)) for entry in fields(ScaleLaw) if entry.name != "fingerprint"]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise StateError(f"{file} holds no law of calibration: {error}") from error
-    if law.fingerprint != fingerprint:
-        raise StateError(f"{file} was learnt on backbone {law.fingerprint[:12]}, not on {fingerprint[:12]}")
     if not all(map(math.isfinite, numbers)) or not 0 < law.lowest <= law.highest:
         raise StateError(f"{file} holds numbers that cannot be used")
     return law
+
+
+def find_law(fingerprint: str, folder: Path | None = None) -> ScaleLaw | None:
+    """The law learnt on this very backbone, from `folder` first, then from those shipped beside the source prompts."""
+    for root in (folder, SHIPPED):
+        if root is None or not root.is_dir():
+            continue
+        for file in sorted(root.glob(f"**/{LAW_FILE}")):
+            law = load_law(file)
+            if law.fingerprint == fingerprint:
+                return law
+    return None
 
 
 def geometry(weights_CD: Tensor) -> Geometry:
@@ -107,15 +114,19 @@ def geometry(weights_CD: Tensor) -> Geometry:
 
 
 def label_free_scale(weights_CD: Tensor, backbone: Backbone) -> float:
-    """The scale that the backbone's law gives for these class rows; the backbone's own scale where it has no law."""
-    law = backbone.source.law if backbone.source is not None else None
-    return backbone.logit_scale if law is None else law.scale(geometry(weights_CD))
+    """The scale that the backbone's law gives for these class rows; the backbone's own scale where it has no law.
+    Raises `StateError` for a law that was learnt on another backbone."""
+    law = backbone.law
+    if law is None:
+        return backbone.logit_scale
+    if law.fingerprint != backbone.fingerprint:
+        raise StateError(f"the law of calibration belongs to backbone {law.fingerprint[:12]}, not to {backbone.name}")
+    return law.scale(geometry(weights_CD))
 
 
 def calibration_version(backbone: Backbone) -> str:
     """Part of the version of every adapter that asks `served_scale`."""
-    law = backbone.source.law if backbone.source is not None else None
-    return "none" if law is None else law.version
+    return "none" if backbone.law is None else backbone.law.version
 
 
 def fitted_scale(cosines_NC: Tensor, labels_N: Tensor, *, expected: float | None = None) -> float:
@@ -157,5 +168,4 @@ def served_scale(
             parts.append(backbone.image.encode(pixels) @ weights_CD.T.to(backbone.device))
             tick()
         return ServedScale(fitted_scale(torch.cat(parts).cpu(), support.labels.cpu(), expected=expected), "support")
-    has_law = backbone.source is not None and backbone.source.law is not None
-    return ServedScale(expected, "label-set geometry" if has_law else "backbone")
+    return ServedScale(expected, "backbone" if backbone.law is None else "label-set geometry")

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from adapters.base import ClassState, InfoValue, content_hash
-from adapters.calibration import ScaleLaw, load_law
 from adapters.errors import StateError
 
 STATE_SCHEMA = 1
@@ -110,8 +109,6 @@ class SourcePrompts:
     settings: Mapping[str, InfoValue]
     image_mean_D: Tensor | None = None
     """Mean of the unit features of the source images: the direction that all images share."""
-    law: ScaleLaw | None = None
-    """How the logit scale follows from a label set, if that was learnt as well."""
 
     @property
     def version(self) -> str:
@@ -124,8 +121,6 @@ class SourcePrompts:
         safetensors.torch.save_file(
             {k: v.float().contiguous() for k, v in self._tensors().items()}, folder / "weights.safetensors"
         )
-        if self.law is not None:
-            self.law.save(folder)
         config = {"name": self.name, "fingerprint": self.fingerprint, "settings": dict(self.settings)}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -135,7 +130,7 @@ class SourcePrompts:
 
 
 def load_source_prompts(folder: Path) -> SourcePrompts:
-    """Raises `StateError` if the folder does not hold source prompts, or a law of calibration of another backbone."""
+    """Raises `StateError` if the folder does not hold source prompts."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tensors = safetensors.torch.load_file(folder / "weights.safetensors")
@@ -147,10 +142,7 @@ def load_source_prompts(folder: Path) -> SourcePrompts:
             head=head,
             settings=_info(config["settings"]),
             image_mean_D=tensors.get("image_mean"),
-            law=load_law(folder, config["fingerprint"]),
         )
-    except StateError:
-        raise
     except (OSError, KeyError, ValueError, TypeError, safetensors.SafetensorError) as error:
         raise StateError(f"{folder} does not hold source prompts: {error}") from error
 

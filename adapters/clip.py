@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import functional as TF  # torchvision's own convention
 
+from adapters.calibration import ScaleLaw, find_law
 from adapters.checkpoint import SourcePrompts, find_source_prompts
 from adapters.crops import random_crop
 from adapters.errors import BackboneError
@@ -65,6 +66,8 @@ class Backbone:
     device: torch.device
     precision: str
     source: SourcePrompts | None = field(default=None, repr=False)
+    law: ScaleLaw | None = field(default=None, repr=False)
+    """How the logit scale follows from a label set, if that was learnt for this backbone."""
 
     @property
     def source_prompts(self) -> str:
@@ -134,6 +137,7 @@ def open_backbone(
         device=device,
         precision=precision,
         source=find_source_prompts(fingerprint, source_dir),
+        law=find_law(fingerprint, source_dir),
     )
 
 

@@ -23,7 +23,6 @@ from torchvision.transforms import functional as TF  # torchvision's own convent
 
 from adapters.base import LabelSet
 from adapters.calibration import USUAL_CLASSES, USUAL_NEAREST, Geometry, ScaleLaw, geometry
-from adapters.checkpoint import find_source_prompts
 from adapters.clip import Backbone, load_backbone
 from adapters.evaluation.datasets import FeatureSet, ImageSet, read_folder
 from adapters.methods.zero_shot import ZeroShot, ZeroShotSettings
@@ -176,12 +175,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--left-out", action="store_true", help="also the classes left out of the bundled backbone")
     parser.add_argument("--per-class", type=int, default=None, help="images per class; default all")
     parser.add_argument("--backbone", default="bundled")
-    parser.add_argument("--out", type=Path, help="folder of source prompts; default the one of the backbone's prompts")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the law, best that of the source prompts")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s")
-    backbone = load_backbone(arguments.backbone, source_dir=arguments.out)
-    if arguments.out is None or find_source_prompts(backbone.fingerprint, arguments.out) is None:
-        parser.error("--out must hold source prompts of this backbone: the law lies beside them")
+    backbone = load_backbone(arguments.backbone)
     generator = torch.Generator().manual_seed(0)
     groups: list[Group] = []
     for data in families(arguments, backbone):

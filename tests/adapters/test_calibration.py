@@ -15,13 +15,13 @@ from adapters.base import LabelSet, Support
 from adapters.calibration import (
     Geometry,
     ScaleLaw,
+    find_law,
     fitted_scale,
     geometry,
     label_free_scale,
     load_law,
     served_scale,
 )
-from adapters.checkpoint import SourcePrompts, load_source_prompts
 from adapters.clip import Backbone
 from adapters.errors import StateError
 from adapters.registry import create_adapter
@@ -31,9 +31,7 @@ LABELS = LabelSet.of("cat", "dog", "red fox", "teapot", "bus")
 
 def with_law(backbone: Backbone, count: float = 0.1) -> Backbone:
     law = ScaleLaw(backbone.fingerprint, math.log(30), count, 0.0, 5.0, 100.0)
-    context = torch.zeros(4, backbone.text.width)
-    source = SourcePrompts("toy", backbone.fingerprint, context, {}, {}, law=law)
-    return replace(backbone, source=source)
+    return replace(backbone, law=law)
 
 
 def test_the_law_grows_with_its_features_and_stays_within_its_bounds() -> None:
@@ -103,17 +101,14 @@ def test_another_law_is_another_version(tiny_backbone: Backbone) -> None:
         assert create_adapter(method, one).version != create_adapter(method, other).version
 
 
-def test_a_law_lies_beside_the_source_prompts_and_is_refused_for_another_backbone(
-    tiny_backbone: Backbone, tmp_path: Path
-) -> None:
-    source = with_law(tiny_backbone).source
-    assert source is not None
-    source.save(tmp_path)
-    assert load_source_prompts(tmp_path).law == source.law
-    plain = json.loads((tmp_path / "calibration.json").read_text())
-    (tmp_path / "calibration.json").write_text(json.dumps({**plain, "fingerprint": "0" * 64}))
-    with pytest.raises(StateError, match="was learnt on backbone 0000"):
-        load_source_prompts(tmp_path)
+def test_a_law_is_found_by_its_backbone_and_refused_by_another(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    law = ScaleLaw(tiny_backbone.fingerprint, 3.4, 0.1, 0.0, 5.0, 100.0)
+    law.save(tmp_path / "toy-1")
+    assert find_law(tiny_backbone.fingerprint, tmp_path) == law
+    assert find_law("0" * 64, tmp_path) is None
+    foreign = replace(tiny_backbone, law=replace(law, fingerprint="0" * 64))
+    with pytest.raises(StateError, match="belongs to backbone 0000"):
+        create_adapter("zero-shot", foreign).adapt(LABELS, foreign)
 
 
 @pytest.mark.parametrize("change", [{"offset": "x"}, {"lowest": 0.0}, {"count": float("nan")}])
@@ -123,4 +118,4 @@ def test_a_law_of_unusable_numbers_is_refused(tmp_path: Path, change: dict[str, 
     plain = json.loads((tmp_path / "calibration.json").read_text())
     (tmp_path / "calibration.json").write_text(json.dumps({**plain, **change}))
     with pytest.raises(StateError):
-        load_law(tmp_path, "f")
+        load_law(tmp_path / "calibration.json")
