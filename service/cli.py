@@ -19,7 +19,7 @@ from service.openmp import wait_without_spinning
 COMMANDS = {
     "serve": ("service.commands.serve", "Start the service."),
     "classify": ("service.commands.classify", "Classify images, with a running service or in this process."),
-    "labels": ("service.commands.labels", "Upload, list, show, watch and delete label sets."),
+    "labels": ("service.commands.labels", "Label sets of a running service: upload, watch, teach by images, measure."),
     "train": ("service.commands.train", "Learn source prompts for a backbone from labelled images."),
     "eval": ("service.commands.evaluate", "Measure accuracy and calibration of adapters on labelled images."),
     "compare": ("service.commands.compare", "Compare all methods on a folder of your own labelled images."),

@@ -185,8 +185,8 @@ class Mistaken(BaseModel):
 
 
 class Report(BaseModel):
-    """`top1` and `ece` as shares (0 to 1), null without images. `confusion` has a row per class and a column per answer, in
-    label order; null for more than 200 classes. `mistaken` lists the most frequent errors."""
+    """`top1` and `ece` as shares (0 to 1), null without images. `confusion` has a row per class and a column per
+    answer, in label order; null for more than 200 classes. `mistaken` lists the most frequent errors."""
 
     top1: float | None
     ece: float | None

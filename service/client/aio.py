@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 
 import httpx
@@ -14,11 +14,14 @@ from service.client.calls import Call, ImageInput
 from service.schemas import (
     ClassEntry,
     ClassifyAnswer,
+    EvaluationAnswer,
     LabelSetAnswer,
     LabelSetPage,
     LabelSetSummary,
     OptionValue,
     ScoreKind,
+    SupportAnswer,
+    SupportClass,
 )
 
 
@@ -117,6 +120,47 @@ class AsyncClient:
 
     async def delete_label_set(self, label_set: str) -> None:
         calls.checked(await self._send(Call("DELETE", calls.label_set_path(label_set))))
+
+    async def put_support(
+        self, label_set: str, label: str, *images: ImageInput, captions: Sequence[str | None] | None = None
+    ) -> SupportClass:
+        """Replaces the support images of one class; durable once this returns."""
+        return calls.parsed(SupportClass, await self._send(calls.support_call(label_set, label, images, captions)))
+
+    async def support(self, label_set: str) -> SupportAnswer:
+        return calls.parsed(SupportAnswer, await self._send(Call("GET", calls.label_set_path(label_set, "/support"))))
+
+    async def delete_support(self, label_set: str, label: str) -> None:
+        calls.checked(await self._send(Call("DELETE", calls.support_path(label_set, label))))
+
+    async def fit(
+        self,
+        label_set: str,
+        *,
+        adapter: str | None = None,
+        options: Mapping[str, OptionValue] | None = None,
+        deadline_seconds: float | None = None,
+        wait: float = 0.0,
+    ) -> LabelSetAnswer:
+        """Has a few-shot method learn from the support images; `watch_label_set` follows it."""
+        call = calls.fit_call(label_set, adapter=adapter, options=options, deadline_seconds=deadline_seconds, wait=wait)
+        return calls.parsed(LabelSetAnswer, await self._send(call))
+
+    async def cancel_fit(self, label_set: str) -> None:
+        """Ends a running fit, or drops a finished one."""
+        calls.checked(await self._send(Call("DELETE", calls.label_set_path(label_set, "/fit"))))
+
+    async def add_classes(
+        self, label_set: str, classes: Iterable[str | ClassEntry], *, wait: float = 0.0
+    ) -> LabelSetAnswer:
+        """Another label set with these classes at its end; it takes over the name and the support images."""
+        return calls.parsed(LabelSetAnswer, await self._send(calls.classes_call(label_set, classes, wait)))
+
+    async def evaluate(
+        self, label_set: str, images: Iterable[tuple[str, ImageInput]], *, wait: float = 0.0
+    ) -> EvaluationAnswer:
+        """Accuracy and calibration on images given with their class names, beside plain zero-shot."""
+        return calls.parsed(EvaluationAnswer, await self._send(calls.evaluate_call(label_set, images, wait)))
 
     async def get(self, path: str) -> httpx.Response:
         """Any other route, such as /v1/models or /readyz, as it answers."""

@@ -25,6 +25,9 @@ Answer = TypeVar("Answer", bound=BaseModel)
 RETRIED = frozenset({429, 503})
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
+EVALUATION_PATIENCE = 600.0
+"""Seconds that an evaluation may take."""
+
 RAW_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp", b"GIF8": "image/gif"}
 
 
@@ -114,6 +117,43 @@ def create_call(
         "options": dict(options or {}),
     }
     return Call("POST", "/v1/label-sets", headers=preference(wait), json=body, patience=wait)
+
+
+def support_path(label_set: str, label: str) -> str:
+    return label_set_path(label_set, f"/support/{quote(label, safe='')}")
+
+
+def support_call(
+    label_set: str, label: str, images: Sequence[ImageInput], captions: Sequence[str | None] | None
+) -> Call:
+    files = [("images", encoded(image, place)) for place, image in enumerate(images)]
+    fields = None if captions is None else {"captions": json.dumps(list(captions), ensure_ascii=False)}
+    return Call("PUT", support_path(label_set, label), fields=fields, files=files)
+
+
+def fit_call(
+    label_set: str,
+    *,
+    adapter: str | None = None,
+    options: Mapping[str, OptionValue] | None = None,
+    deadline_seconds: float | None = None,
+    wait: float = 0.0,
+) -> Call:
+    body = {"adapter": adapter, "options": dict(options or {}), "deadline_seconds": deadline_seconds}
+    return Call("POST", label_set_path(label_set, "/fit"), headers=preference(wait), json=body, patience=wait)
+
+
+def classes_call(label_set: str, classes: Iterable[str | ClassEntry], wait: float = 0.0) -> Call:
+    body = {"classes": [entry if isinstance(entry, str) else entry.model_dump() for entry in classes]}
+    return Call("POST", label_set_path(label_set, "/classes"), headers=preference(wait), json=body, patience=wait)
+
+
+def evaluate_call(label_set: str, images: Iterable[tuple[str, ImageInput]], wait: float = 0.0) -> Call:
+    """The class is the folder in the file name."""
+    given = [(label, encoded(image, place)) for place, (label, image) in enumerate(images)]
+    files = [("images", (f"{label}/{name}", data)) for label, (name, data) in given]
+    path = label_set_path(label_set, "/evaluate")
+    return Call("POST", path, headers=preference(wait), files=files, patience=EVALUATION_PATIENCE + wait)
 
 
 def label_set_path(label_set: str, tail: str = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 
 import httpx
@@ -14,11 +14,14 @@ from service.client.calls import Call, ImageInput
 from service.schemas import (
     ClassEntry,
     ClassifyAnswer,
+    EvaluationAnswer,
     LabelSetAnswer,
     LabelSetPage,
     LabelSetSummary,
     OptionValue,
     ScoreKind,
+    SupportAnswer,
+    SupportClass,
 )
 
 
@@ -116,6 +119,45 @@ class Client:
 
     def delete_label_set(self, label_set: str) -> None:
         calls.checked(self._send(Call("DELETE", calls.label_set_path(label_set))))
+
+    def put_support(
+        self, label_set: str, label: str, *images: ImageInput, captions: Sequence[str | None] | None = None
+    ) -> SupportClass:
+        """Replaces the support images of one class; durable once this returns."""
+        return calls.parsed(SupportClass, self._send(calls.support_call(label_set, label, images, captions)))
+
+    def support(self, label_set: str) -> SupportAnswer:
+        return calls.parsed(SupportAnswer, self._send(Call("GET", calls.label_set_path(label_set, "/support"))))
+
+    def delete_support(self, label_set: str, label: str) -> None:
+        calls.checked(self._send(Call("DELETE", calls.support_path(label_set, label))))
+
+    def fit(
+        self,
+        label_set: str,
+        *,
+        adapter: str | None = None,
+        options: Mapping[str, OptionValue] | None = None,
+        deadline_seconds: float | None = None,
+        wait: float = 0.0,
+    ) -> LabelSetAnswer:
+        """Has a few-shot method learn from the support images; `watch_label_set` follows it."""
+        call = calls.fit_call(label_set, adapter=adapter, options=options, deadline_seconds=deadline_seconds, wait=wait)
+        return calls.parsed(LabelSetAnswer, self._send(call))
+
+    def cancel_fit(self, label_set: str) -> None:
+        """Ends a running fit, or drops a finished one."""
+        calls.checked(self._send(Call("DELETE", calls.label_set_path(label_set, "/fit"))))
+
+    def add_classes(self, label_set: str, classes: Iterable[str | ClassEntry], *, wait: float = 0.0) -> LabelSetAnswer:
+        """Another label set with these classes at its end; it takes over the name and the support images."""
+        return calls.parsed(LabelSetAnswer, self._send(calls.classes_call(label_set, classes, wait)))
+
+    def evaluate(
+        self, label_set: str, images: Iterable[tuple[str, ImageInput]], *, wait: float = 0.0
+    ) -> EvaluationAnswer:
+        """Accuracy and calibration on images given with their class names, beside plain zero-shot."""
+        return calls.parsed(EvaluationAnswer, self._send(calls.evaluate_call(label_set, images, wait)))
 
     def get(self, path: str) -> httpx.Response:
         """Any other route, such as /v1/models or /readyz, as it answers."""

@@ -11,9 +11,10 @@ import torch
 from PIL import Image, ImageOps
 
 from adapters import create_adapter
-from adapters.base import ClassState, LabelSet, cosine_logits
+from adapters.base import Adapter, ClassState, LabelSet
 from adapters.clip import Backbone, load_backbone
 from adapters.errors import AdapterError
+from adapters.scoring import state_logits
 from service.commands.display import progress
 from service.schemas import ImageAnswer, Prediction, Problem
 
@@ -52,13 +53,13 @@ def classify_locally(
         task = bars.add_task("classifying", total=len(files))
         for start in range(0, len(files), AT_ONCE):
             group = files[start : start + AT_ONCE]
-            rows += classify_group(group, backbone, labels, state, top_k)
+            rows += classify_group(group, backbone, labels, state, adapter, top_k=top_k)
             bars.advance(task, len(group))
     return rows
 
 
 def classify_group(
-    files: Sequence[Path], backbone: Backbone, labels: LabelSet, state: ClassState, top_k: int
+    files: Sequence[Path], backbone: Backbone, labels: LabelSet, state: ClassState, adapter: Adapter, *, top_k: int
 ) -> list[tuple[Path, ImageAnswer]]:
     """One pass over the images that can be read; the others carry their error."""
     pixels: dict[Path, torch.Tensor] = {}
@@ -69,16 +70,15 @@ def classify_group(
                 pixels[path] = backbone.preprocess.pixels(ImageOps.exif_transpose(image))
         except (OSError, ValueError, Image.DecompressionBombError) as failure:
             errors[path] = unreadable(failure)
-    answers = dict(zip(pixels, scored(list(pixels.values()), backbone, labels, state, top_k), strict=True))
+    rows: list[ImageAnswer] = []
+    if pixels:
+        logits = state_logits(torch.stack(list(pixels.values())).to(backbone.device), state, adapter, backbone)
+        rows = ranked(logits, labels, state, top_k)
+    answers = dict(zip(pixels, rows, strict=True))
     return [(path, answers[path] if path in answers else errors[path]) for path in files]
 
 
-def scored(
-    pixels: list[torch.Tensor], backbone: Backbone, labels: LabelSet, state: ClassState, top_k: int
-) -> list[ImageAnswer]:
-    if not pixels:
-        return []
-    logits = cosine_logits(backbone.image.encode(torch.stack(pixels).to(backbone.device)), state)
+def ranked(logits: torch.Tensor, labels: LabelSet, state: ClassState, top_k: int) -> list[ImageAnswer]:
     scores, places = logits.softmax(dim=-1).topk(min(top_k, len(labels.names)), dim=-1)
     cosines = (logits / state.logit_scale).gather(-1, places)
     return [

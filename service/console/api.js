@@ -71,7 +71,9 @@ export async function labelSets() {
   return all.sort((a, b) => b.created - a.created);
 }
 
-// Calls `onProgress(status, fraction)` until the label set is ready or failed; resolves with the last status.
+const FINAL = ["ready", "failed", "awaiting-support"];
+
+// Calls `onProgress(status, fraction)` until the label set is ready, failed or in want of images; resolves with the last status.
 export function watch(id, onProgress, signal) {
   return new Promise((resolve) => {
     const events = new EventSource(`/v1/label-sets/${encodeURIComponent(id)}/events`);
@@ -79,9 +81,9 @@ export function watch(id, onProgress, signal) {
     const handle = (event) => {
       const { status, progress } = JSON.parse(event.data);
       onProgress(status, progress);
-      if (status === "ready" || status === "failed") finish(status);
+      if (FINAL.includes(status)) finish(status);
     };
-    for (const kind of ["progress", "ready", "failed"]) events.addEventListener(kind, handle);
+    for (const kind of ["progress", ...FINAL]) events.addEventListener(kind, handle);
     events.onerror = () => finish("unknown");
     signal?.addEventListener("abort", () => finish("aborted"));
   });

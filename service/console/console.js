@@ -147,7 +147,7 @@ async function ask() {
 }
 
 function isWaiting(answer) {
-  return !answer.adapted && answer.adapter !== "zero-shot" && answer.status !== "failed";
+  return !answer.adapted && answer.adapter !== "zero-shot" && ["queued", "adapting"].includes(answer.status);
 }
 
 async function untilAdapted(labels, plain, options) {
@@ -180,8 +180,9 @@ function methodNote(answer) {
 
 function stateOf(answer) {
   if (answer.adapted) return ["adapted", "Adapted"];
+  if (answer.status === "awaiting-support") return ["idle", "No support images yet: plain scores"];
   if (answer.status === "failed") return ["error", "Adaptation failed: plain scores"];
-  if (answer.adapter === "zero-shot") return ["idle", "Plain (zero-shot)"];
+  if (answer.adapter === "zero-shot" || answer.status === "ready") return ["idle", "Plain (zero-shot)"];
   return ["adapting", answer.status === "queued" ? "Waiting to be adapted …" : "Adapting to these labels …"];
 }
 

@@ -31,14 +31,13 @@ async def read_form(request: Request, *, limit: str, max_files: int) -> tuple[li
         raise UnsupportedType(f"a body of type {kind} is not served here", accepted=[FORM])
     try:
         async with request.form(max_files=max_files, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES) as form:
-            files: list[File] = []
-            fields: dict[str, str] = {}
-            for field, value in form.multi_items():
-                if isinstance(value, UploadFile):
-                    files.append(File(field, value.filename or "", await value.read()))
-                else:
-                    fields[field] = value
-            return files, fields
+            parts = form.multi_items()
+            files = [
+                File(field, part.filename or "", await part.read())
+                for field, part in parts
+                if isinstance(part, UploadFile)
+            ]
+            return files, {field: part for field, part in parts if isinstance(part, str)}
     except HTTPException as error:
         if error.detail.startswith("Too many files"):
             raise LimitExceeded(limit, max_files, field="images") from error

@@ -18,6 +18,7 @@ ANSWER = {
     "results": [{"predictions": [{"label": "cat", "score": 0.9, "cosine": 0.3}]}],
     "adapted": True,
     "adapter": "self-tpt",
+    "served_by": "self-tpt",
     "label_set": "ab",
     "status": "ready",
     "source_prompts": "none",
@@ -208,3 +209,42 @@ def test_both_clients_take_the_same_arguments(name: str) -> None:
         return [str(parameter) for parameter in inspect.signature(method).parameters.values()]
 
     assert parameters(getattr(Client, name)) == parameters(getattr(AsyncClient, name))
+
+
+SUPPORT = {"label": "a/b", "count": 1, "images": [{"digest": "d", "bytes": 3, "caption": "one"}]}
+
+
+def test_support_images_go_to_the_path_of_their_class_with_their_captions() -> None:
+    script = Script(ok(SUPPORT), ok({}, 204))
+    with script.client() as client:
+        found = client.put_support("pets", "a/b", b"\x89PNG", captions=["one"])
+        client.delete_support("pets", "a/b")
+    put, delete = script.requests
+    assert (put.method, put.url.raw_path) == ("PUT", b"/v1/label-sets/pets/support/a%2Fb")
+    assert b'["one"]' in put.content
+    assert (delete.method, found.images[0].caption) == ("DELETE", "one")
+
+
+def test_a_fit_says_what_it_wants_and_how_long_it_waits() -> None:
+    script = Script(ok(LABEL_SET, 202), ok({}, 204))
+    with script.client() as client:
+        client.fit("pets", adapter="coop", options={"steps": 3}, deadline_seconds=60, wait=5)
+        client.cancel_fit("pets")
+    asked, cancelled = script.requests
+    assert json.loads(asked.content) == {"adapter": "coop", "options": {"steps": 3}, "deadline_seconds": 60}
+    assert (asked.url.path, asked.headers["Prefer"]) == ("/v1/label-sets/pets/fit", "wait=5")
+    assert (cancelled.method, cancelled.url.path) == ("DELETE", "/v1/label-sets/pets/fit")
+
+
+def test_labelled_images_carry_their_class_in_their_file_name() -> None:
+    report = {"top1": 1.0, "ece": 0.1, "per_class": [], "confusion": None, "mistaken": []}
+    answer = {
+        "label_set": "ab", "adapter": "coop", "served_by": "coop", "adapted": True, "status": "ready", "images": 1,
+        "failures": [], "served": report, "zero_shot": report,
+    }  # fmt: skip
+    script = Script(ok(answer), ok(LABEL_SET, 202))
+    with script.client() as client:
+        assert client.evaluate("pets", [("hot dog", PHOTO)]).served.top1 == 1.0
+        client.add_classes("pets", ["bird"])
+    assert b'filename="hot dog/cat.jpg"' in script.requests[0].content
+    assert json.loads(script.requests[1].content) == {"classes": ["bird"]}
