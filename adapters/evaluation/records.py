@@ -21,6 +21,7 @@ class Measured:
     from, so that a result is not taken for one of other settings.
     nbytes, prompt_bytes: of the whole stored state, and of the learnt prompts in it (packed where they are packed).
     bins: per confidence bin the number of images, the sum of confidences, and the number of hits.
+    reused: whether features of support images may have been there before, so that `seconds` leaves them out.
     skipped: why there is no figure, or "".
     """
 
@@ -42,6 +43,7 @@ class Measured:
     nbytes: int = 0
     prompt_bytes: int = 0
     bins: tuple[tuple[float, ...], ...] = ()
+    reused: bool = False
     skipped: str = ""
 
     @property

@@ -22,6 +22,7 @@ from adapters.evaluation.metrics import reliability, score
 from adapters.evaluation.pictures import Pictures
 from adapters.evaluation.protocols import CLOSED, Fit, Plan, Trial, fits
 from adapters.evaluation.records import Journal, Measured
+from adapters.evaluation.remembering import RememberingTower
 from adapters.evaluation.transfer import served_elsewhere
 from adapters.stored_prompts import CONTEXT
 
@@ -144,6 +145,7 @@ class Bench:
             nbytes=len(state_to_bytes(fitted.state)),
             prompt_bytes=prompt_bytes(fitted.state),
             bins=reliability(logits_NC, truth_N),
+            reused=isinstance(self._backbone.image, RememberingTower),
         )
 
     def _blank(self, fit: Fit, trial: Trial, **figures: object) -> Measured:

@@ -50,20 +50,20 @@ class StoredAdapter:
     def __init__(self, host: Adapter, bits: int, memo: Memo) -> None:
         self.name = host.name
         self.version = content_hash(["stored", host.version, bits])[:16]
-        self._host, self._bits, self._memo = host, bits, memo
+        self.host, self._bits, self._memo = host, bits, memo
 
     def needs(self, state: ClassState) -> ImageNeeds:
-        return self._host.needs(state)
+        return self.host.needs(state)
 
     def adapt(
         self, labels: LabelSet, backbone: Backbone, support: Support | None = None, progress: Progress | None = None
     ) -> ClassState:
         """Raises `OptionError` for a method that learns no prompts which can be stored."""
         seen = 0 if support is None else zlib.crc32(support.pixels.numpy().tobytes())
-        key = (self._host.version, labels.id, seen)
+        key = (self.host.version, labels.id, seen)
         if key not in self._memo:
-            self._memo[key] = self._host.adapt(labels, backbone, support, progress)
+            self._memo[key] = self.host.adapt(labels, backbone, support, progress)
         try:
-            return stored_at(self._memo[key], self._host, labels, backbone, bits=self._bits)
+            return stored_at(self._memo[key], self.host, labels, backbone, bits=self._bits)
         except ValueError as error:
             raise OptionError(str(error), field="methods") from error

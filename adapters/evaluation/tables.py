@@ -19,7 +19,7 @@ def accuracy_table(entries: Sequence[Measured]) -> str:
     sets = list(by(entries, lambda e: e.set_name))
     shots = len({e.shots for e in entries if e.shots}) > 1
     prompts = any(e.prompt_bytes for e in entries)
-    heads = ["top-1 / ECE, %", *(["shots"] if shots else []), *sets, "mean", "fit, s", "stored, KiB"]
+    heads = ["top-1 / ECE, %", *(["shots"] if shots else []), *sets, "mean", fit_head(entries), "stored, KiB"]
     heads += ["of that prompts, bytes"] if prompts else []
     lines = [_row(heads), _row(["---"] * len(heads))]
     for (method, count), mine in by(entries, lambda e: (e.method, e.shots)).items():
@@ -34,7 +34,7 @@ def accuracy_table(entries: Sequence[Measured]) -> str:
 def base_to_new_table(entries: Sequence[Measured]) -> str:
     """Per set base, new and their harmonic mean, in per cent of top-1; then the means over the sets, with ECE."""
     sets = list(by(entries, lambda e: e.set_name))
-    heads = ["base / new / H, %", *sets, "mean", "ECE base / new, %", "fit, s"]
+    heads = ["base / new / H, %", *sets, "mean", "ECE base / new, %", fit_head(entries)]
     lines = [_row(heads), _row(["---"] * len(heads))]
     for method, mine in by(entries, lambda e: e.method).items():
         cells = [_halves_cell([e for e in mine if e.set_name == name]) for name in sets]
@@ -50,6 +50,10 @@ def table(entries: Sequence[Measured]) -> str:
     text = base_to_new_table(entries) if split else accuracy_table(entries)
     notes = reasons(entries)
     return text + ("\n\n" + notes if notes else "")
+
+
+def fit_head(entries: Iterable[Measured]) -> str:
+    return "fit, s (support features reused)" if any(e.reused for e in entries) else "fit, s"
 
 
 def reasons(entries: Iterable[Measured]) -> str:

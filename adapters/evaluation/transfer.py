@@ -14,6 +14,7 @@ from adapters.base import VISUAL_PROMPTS_BEFORE_NORM, Adapter, ClassState, Label
 from adapters.chunked import encode_rows
 from adapters.clip import Backbone
 from adapters.errors import OptionError
+from adapters.evaluation.stored import StoredAdapter
 from adapters.evaluation.variants import EnsembleAdapter
 from adapters.layout import Position, lay_out
 from adapters.methods.class_texts import blend_descriptions, named_texts
@@ -31,6 +32,8 @@ class Extending(Protocol):
 
 def served_elsewhere(adapter: Adapter, state: ClassState, labels: LabelSet, backbone: Backbone) -> ClassState:
     """The class state of other names. Raises `OptionError` if the method leaves no context to encode them in."""
+    if isinstance(adapter, StoredAdapter):
+        return served_elsewhere(adapter.host, state, labels, backbone)
     if isinstance(adapter, Extending):
         return adapter.extend(state, labels, backbone)
     if isinstance(adapter, EnsembleAdapter):

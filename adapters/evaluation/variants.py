@@ -51,10 +51,8 @@ class Variant:
         return "seed" in _options(self.method)
 
     def adapter(self, backbone: Backbone, seed: int) -> Adapter:
-        """Few-shot methods learn from all images they are given unless the options say otherwise: nothing is chosen by
-        held-out images here, the last step is what is measured."""
-        chosen: dict[str, InfoValue] = {"heldout": 0.0} if "heldout" in _options(self.method) else {}
-        chosen |= self.options
+        """As it would be served: few-shot methods keep some of their images apart unless the options say otherwise."""
+        chosen: dict[str, InfoValue] = dict(self.options)
         if self.seeded:
             chosen.setdefault("seed", seed)
         return create_adapter(self.method, backbone, chosen)

@@ -17,6 +17,7 @@ from adapters.evaluation.layouts import chosen, read_data
 from adapters.evaluation.naming import CE_ENSEMBLE, parse_contenders, with_controls
 from adapters.evaluation.protocols import PROTOCOLS, Plan
 from adapters.evaluation.records import Cost, Journal, Measured, current
+from adapters.evaluation.remembering import remembering
 from adapters.evaluation.running import Bench, backbone_mark
 from adapters.evaluation.variants import Contender, Trained, Variant
 from adapters.registry import METHODS
@@ -80,6 +81,7 @@ class Asked:
 @click.option("--from", "source_set", default="", help="Set to learn on (cross-dataset, domain-shift).")
 @click.option("--source", type=FolderThere, help="Labelled source images: adds controls that are trained on them.")
 @click.option("--max-images", type=click.IntRange(min=1), help="At most so many test images of each class.")
+@click.option("--reuse-features", is_flag=True, help="Fits share the features of their images; their time is less.")
 @click.option("--backbone", default="bundled", show_default=True)
 @click.option("--out", type=FolderOut, help="Keeps results as they come, report, plots, features, controls.")
 @click.option("--cost/--no-cost", default=False, help="Measure each method's time and memory in a fresh process.")
@@ -98,6 +100,7 @@ def evaluate(
     source_set: str,
     source: Path | None,
     max_images: int | None,
+    reuse_features: bool,
     backbone: str,
     out: Path | None,
     cost: bool,
@@ -118,6 +121,7 @@ def evaluate(
         loading = bars.add_task(f"loading {backbone}", total=None)
         every = [one.limited(max_images) for folder in data for one in read_data(folder)]
         towers = load_backbone(backbone, device=device)
+        towers = remembering(towers) if reuse_features else towers
         bars.remove_task(loading)
         rows = [*parse_contenders(methods or ",".join(names) or usual_methods(protocol)), *_trained(source, towers,
                 seeds, out, bars)]  # fmt: skip

@@ -17,6 +17,9 @@ from adapters.training.stage_one import Report, StageOneSettings
 from service.commands.display import notes, progress, results
 from service.commands.local import plainly
 
+RESUME = "unfinished.safetensors"
+"""File in the folder of the prompts that keeps an unfinished run."""
+
 
 @click.command()
 @click.option(
@@ -48,7 +51,7 @@ def train(
     steps: int | None,
     device: str,
 ) -> None:
-    """Learn source prompts for a backbone from labelled images."""
+    """Learn source prompts for a backbone from labelled images. A run that was stopped goes on where it was."""
     with plainly(), progress() as bars:
         bars.add_task(f"loading {backbone}", total=None)
         towers = load_backbone(backbone, device=device)
@@ -57,9 +60,15 @@ def train(
         settings = replace(StageOneSettings(seed=seed), **chosen_steps(features, epochs, steps))
         training = bars.add_task("training", total=settings.steps)
         prompts = train_source_prompts(
-            towers, features, settings, name=name or out.name, report=reporter(bars, training)
+            towers,
+            features,
+            settings,
+            name=name or out.name,
+            report=reporter(bars, training),
+            resume=out / RESUME,
         )
     prompts.save(out)
+    (out / RESUME).unlink(missing_ok=True)
     notes().print(f"learnt from {len(features.labels_N)} images of {len(features.classes)} classes")
     results().print(str(out))
 

@@ -20,6 +20,7 @@ from adapters.evaluation.layouts import DataSet
 from adapters.evaluation.naming import parse_contenders, with_controls
 from adapters.evaluation.protocols import ALL, BASE, CLOSED, NEW, Plan, fits, halves
 from adapters.evaluation.records import Journal, Measured
+from adapters.evaluation.remembering import RememberingTower, remembering
 from adapters.evaluation.running import Bench
 from adapters.evaluation.stored import Stored
 from adapters.evaluation.transfer import served_elsewhere
@@ -215,7 +216,7 @@ def test_what_prompts_learnt_serves_new_classes_whatever_tower_it_prompts_and_ho
     assert [entry.skipped for entry in found] == [""] * 12
     assert [row.label for row in rows[1:4]] == ["coop:steps=2@4", "coop:steps=2@8", "four CE prompts, ensembled"]
     size = {entry.method: entry.prompt_bytes for entry in found if entry.part == BASE}
-    assert size["coop:steps=2"] == 4 * 64 * 4
+    assert size["coop:steps=2"] == 2 * 4 * 64 * 4  # two classes with four tokens each
     assert 0 < size["coop:steps=2@4"] < size["coop:steps=2@8"] < size["coop:steps=2"]
 
 
@@ -228,3 +229,15 @@ def test_a_fit_is_shared_by_all_numbers_of_bits(tiny_backbone: Backbone, colours
     assert first.memo is second.memo
     with pytest.raises(OptionError, match="1 to 8 bits"):
         parse_contenders("coop@9")
+
+
+def test_a_remembering_tower_gives_the_same_rows_and_passes_each_image_once(tiny_backbone: Backbone) -> None:
+    backbone = remembering(tiny_backbone)
+    tower = backbone.image
+    assert isinstance(tower, RememberingTower)
+    pixels = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
+    first, again = tower.encode(pixels), tower.encode(pixels.flip(0))
+    assert torch.allclose(first, tiny_backbone.image.encode(pixels), atol=1e-6)
+    assert torch.equal(again, first.flip(0))
+    assert torch.allclose(tower.stem(pixels), tiny_backbone.image.stem(pixels), atol=1e-6)
+    assert tower.passed == 10
