@@ -36,7 +36,7 @@ class TGPTSettings:
     published 12,800 to 51,200 steps are hours on one core."""
 
     steps: int = 1000
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     batch: int = 8
     category_queries: int = 32
