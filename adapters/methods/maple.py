@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from adapters.base import (
     VisualPrompts,
     needs_of,
 )
-from adapters.calibration import calibration_version, fitted_scale, label_free_scale
+from adapters.calibration import calibration_version
 from adapters.checkpoint import settings_version
 from adapters.chunked import Tick
 from adapters.clip import Backbone
@@ -33,7 +33,7 @@ from adapters.errors import BackboneError
 from adapters.fitting import checked_support
 from adapters.methods.class_texts import background_row, ticker
 from adapters.methods.coop import RANDOM_START, CoOpSettings, anchored, check_negatives, check_ranges, fit_context
-from adapters.methods.few_shot import SupportImages, heldout_info, plain_rows
+from adapters.methods.few_shot import SupportImages, heldout_info, heldout_scale, plain_rows
 from adapters.prompted_classes import PromptedClasses
 from adapters.support_features import feature_ticks
 from adapters.support_stems import SupportStems
@@ -172,7 +172,8 @@ class MaPLe:
         weights_CD = prompts.rows(learnt.text_JPW, tick=tick)
         held = data.split.heldout
         cosines_HC = (stems.features(held, learnt.visual) if len(held) else data.features_NVD[held, 0]) @ weights_CD.T
-        info = heldout_info(held, data.labels_N, cosines_HC, data.features_NVD[held, 0] @ plain_CD.T)
+        scale = heldout_scale(cosines_HC, data.labels_N[held], weights_CD, backbone)
+        info = heldout_info(held, data.labels_N, cosines_HC, data.features_NVD[held, 0] @ plain_CD.T) | scale.info
         if learnt.losses:
             info |= {"loss_first": learnt.losses[0], "loss_last": learnt.losses[-1]}
         return ClassState(
@@ -180,10 +181,16 @@ class MaPLe:
             version=self.version,
             weights=weights_CD,
             background=background_row(backbone.text),
-            logit_scale=_scale(cosines_HC.cpu(), data.labels_N[held].cpu(), label_free_scale(weights_CD, backbone)),
+            logit_scale=scale.scale,
             extras={"context": learnt.text_JPW, VISUAL_PROMPTS_BEFORE_NORM: learnt.visual_JPV},
             info={**info, "steps": len(learnt.losses), "seconds": round(time.perf_counter() - started, 3)},
         )
+
+    def extend(self, state: ClassState, labels: LabelSet, backbone: Backbone) -> ClassState:
+        """Any classes served by the prompts of a state, without a fit."""
+        backbone.text.check(labels)
+        text_JPW = state.extras["context"].to(backbone.device)
+        return replace(state, weights=deep_prompts(labels, backbone, self.settings).rows(text_JPW))
 
     def _learn(
         self, prompts: DeepPromptedClasses, data: SupportImages, stems: SupportStems, plain_CD: Tensor, *,
@@ -213,10 +220,6 @@ class MaPLe:
         step = 2 * step + 1 if step > 1 else 2
         images = feature_ticks(len(support), 0) + feature_ticks(len(support), self.settings.views)
         return images + self.settings.steps * step + serve
-
-
-def _scale(cosines_HC: Tensor, labels_H: Tensor, expected: float) -> float:
-    return fitted_scale(cosines_HC, labels_H, expected=expected) if len(labels_H) else expected
 
 
 def deep_prompts(labels: LabelSet, backbone: Backbone, settings: MaPLeSettings) -> DeepPromptedClasses:

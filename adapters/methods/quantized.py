@@ -102,6 +102,11 @@ class Quantized:
         damaged bytes."""
         return class_weights(self._host, unpacked(packed[PACKED]), labels, backbone)
 
+    def extend(self, state: ClassState, labels: LabelSet, backbone: Backbone) -> ClassState:
+        """Any classes served by the packed prompts of a state, without a fit."""
+        backbone.text.check(labels)
+        return replace(state, weights=self.rebuild(state.extras, labels, backbone))
+
     def _through(self) -> Through:
         settings = self.settings
         if settings.mode == "ptq":

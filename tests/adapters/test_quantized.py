@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adapters.base import ClassName, ImageNeeds, LabelSet, Support
+from adapters.base import Adapter, ClassName, ImageNeeds, LabelSet, Support
 from adapters.checkpoint import state_from_bytes, state_to_bytes
 from adapters.clip import Backbone
 from adapters.errors import StateError, SupportError
@@ -60,7 +60,7 @@ def test_quantised_maple_serves_visual_prompts_of_sixteen_levels(tiny_backbone: 
 def test_only_hosts_that_learn_from_images_ask_for_them(tiny_backbone: Backbone) -> None:
     for host in ("coop", "maple"):
         with pytest.raises(SupportError):
-            Quantized(QuantizedSettings(host=host), tiny_backbone).adapt(LABELS, tiny_backbone)  # type: ignore[arg-type]  # a plain loop
+            Quantized(QuantizedSettings(host=host), tiny_backbone).adapt(LABELS, tiny_backbone)
     assert Quantized(QuantizedSettings(host="self-tpt"), tiny_backbone).adapt(LABELS, tiny_backbone).info["bits"] == 4
 
 
@@ -75,7 +75,7 @@ def test_training_through_the_quantiser_ends_lower_than_quantising_afterwards(ti
 
 
 def test_stored_prompts_lose_less_with_every_bit_and_nothing_with_eight(tiny_backbone: Backbone) -> None:
-    hosts = [
+    hosts: list[Adapter] = [
         CoOp(CoOpSettings(steps=5), tiny_backbone),
         DAPT(DAPTSettings(steps=5), tiny_backbone),
         MaPLe(MaPLeSettings(steps=5), tiny_backbone),
@@ -88,6 +88,15 @@ def test_stored_prompts_lose_less_with_every_bit_and_nothing_with_eight(tiny_bac
         assert losses == sorted(losses, reverse=True)
         assert losses[-1] < 0.05
         assert [s.info["bits"] for s in stored] == [1, 4, 8]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_packed_prompts_serve_other_classes_without_a_fit(tiny_backbone: Backbone, host: Host) -> None:
+    adapter = Quantized(QuantizedSettings(host=host, steps=2), tiny_backbone)
+    state = adapter.adapt(LABELS, tiny_backbone, support())
+    more = adapter.extend(state, LabelSet((*LABELS.classes, ClassName("bus"))), tiny_backbone)
+    assert more.weights.shape[0] == 4
+    assert torch.allclose(more.weights[:3], state.weights, atol=1e-5)
 
 
 def test_damaged_packed_prompts_are_refused(tiny_backbone: Backbone) -> None:
@@ -111,4 +120,4 @@ def test_settings_decide_the_version_and_are_checked(tiny_backbone: Backbone) ->
     assert len(versions) == 6
     for wrong in ({"bits": 9}, {"threshold": float("nan")}, {"interval": 0}):
         with pytest.raises(ValueError, match="must lie"):
-            QuantizedSettings(**wrong)  # type: ignore[arg-type]  # mixed literals
+            QuantizedSettings(**wrong)
