@@ -12,6 +12,7 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -55,6 +56,7 @@ class Fits:
         self._sets = label_sets
         self._max_seconds = max_seconds
         self._following: set[asyncio.Task[None]] = set()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def start(
         self,
@@ -73,10 +75,14 @@ class Fits:
             options = record.options if name == record.adapter else {}
         self._check_method(name, options)
         self._sets.states.admit()
-        digest, shelf = await self._sets.shelves.freeze(record.id)
-        check_counts(record.labels, shelf, self._sets.planner.support_needed(name, options), name)
-        fit = Fit(name, options, digest, deadline or self._max_seconds, time.time())
-        return await self._begin(record, fit)
+        async with self._lock(record.id):
+            digest, shelf = await self._sets.shelves.freeze(record.id)
+            check_counts(record.labels, shelf, self._sets.planner.support_needed(name, options), name)
+            fit = Fit(name, options, digest, deadline or self._max_seconds, time.time())
+            begun = await self._begin(record, fit)
+            # Once more: another process may have tidied the list away before the record named it.
+            await self._sets.shelves.freeze_these(record.id, shelf)
+        return begun
 
     async def cancel(self, ref: str) -> None:
         """Ends a running fit and drops a finished one: what served before it serves again."""
@@ -157,8 +163,14 @@ class Fits:
 
     async def tidy(self, record: Record, row: int | None = None) -> None:
         """Lets go of images that neither the label set nor a fit of it has any more."""
-        fits = [fit for fit in (record.fit, record.fit and record.fit.former) if fit is not None]
-        await self._sets.shelves.tidy(record.id, {fit.support for fit in fits}, row)
+        async with self._lock(record.id):
+            now = await self._sets.records.change(record.id, lambda same: same)  # as it is in the store
+            if now is not None:
+                fits = [fit for fit in (now.fit, now.fit and now.fit.former) if fit is not None]
+                await self._sets.shelves.tidy(record.id, {fit.support for fit in fits}, row)
+
+    def _lock(self, label_set: str) -> asyncio.Lock:
+        return self._locks.setdefault(label_set, asyncio.Lock())
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         async def logged() -> None:

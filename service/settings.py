@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     max_support_total: Count = Field(4096, description="Support images of one label set")
     max_support_bytes: Bytes = Field(512 * MIB, description="Support images of one label set, as uploaded")
     max_caption_characters: Count = 2000
-    max_fit_seconds: Seconds = Field(1800.0, description="Longest deadline of a few-shot fit, and its default")
+    max_fit_seconds: float = Field(1800.0, gt=0, le=86400, description="Longest deadline of a fit, and its default")
     max_evaluation_images: Count = 2000
     max_archive_bytes: Bytes = Field(512 * MIB, description="What a zip archive may unpack to")
     max_archive_ratio: float = Field(100.0, ge=1, description="Unpacked over packed size of one file in an archive")

@@ -117,13 +117,16 @@ class SupportShelves:
             await self.put(target, row, [(await self.read(source, row, one), one.caption) for one in images])
 
     async def freeze(self, label_set: str) -> tuple[str, Shelf]:
-        """The digest of the present images, which can be had again with `frozen`. Older images go."""
+        """The digest of the present images, which can be had again with `frozen`, and the images."""
         async with self._lock(label_set):
             shelf = await self.all(label_set)
-            digest = support_digest(shelf)
-            listed = [[row, asdict(one)] for row in sorted(shelf) for one in shelf[row]]
-            await self._store.put(f"fit:{label_set}:{digest}", json.dumps(listed, ensure_ascii=False).encode())
-        return digest, shelf
+        return await self.freeze_these(label_set, shelf), shelf
+
+    async def freeze_these(self, label_set: str, shelf: Shelf) -> str:
+        digest = support_digest(shelf)
+        listed = [[row, asdict(one)] for row in sorted(shelf) for one in shelf[row]]
+        await self._store.put(f"fit:{label_set}:{digest}", json.dumps(listed, ensure_ascii=False).encode())
+        return digest
 
     async def frozen(self, label_set: str, digest: str) -> list[tuple[int, SupportImage]]:
         """Raises `SupportError` when they are not there any more."""

@@ -182,8 +182,12 @@ class SqliteStore:
             self._next_sweep = now + min(_USED_EVERY, ttl)
             db.execute(f"DELETE FROM {self._table} WHERE used < ?", (now - ttl,))
         pages = _pragma(db, "page_count") - _pragma(db, "freelist_count")
-        if pages * _pragma(db, "page_size") > self._max_bytes:
+        if pages * _pragma(db, "page_size") > self._max_bytes and self._table_bytes(db) > self._max_bytes:
             db.execute(_SHRINK.format(table=self._table))
+
+    def _table_bytes(self, db: sqlite3.Connection) -> int:
+        """Of this table alone: support images may fill the file, and states that give way would not help that."""
+        return int(db.execute(f"SELECT coalesce(sum(length(value)), 0) FROM {self._table}").fetchone()[0])
 
 
 def _create(db: sqlite3.Connection) -> None:

@@ -221,3 +221,29 @@ async def test_auto_says_what_it_chose_and_serves_nothing_worse_than_zero_shot(t
         assert answer["served_by"] == info["chosen"]
         assert answer["adapted"] is (info["chosen"] != "zero-shot")
         assert info["chosen"] == "zero-shot" or info["support_top1"] >= info["support_top1_zero_shot"]
+
+
+async def test_a_closed_set_takes_no_further_class(tiny_backbone: Backbone) -> None:
+    async with served(tiny_backbone) as site:
+        await created(site, "cat", "dog", adapter="tgp-t", name="pets")
+        answer = await site.http.post("/v1/label-sets/pets/classes", json={"classes": ["horse"]})
+        body = answer.json()
+        assert (answer.status_code, body["type"], body["adapter"]) == (409, "/problems/closed-set-adapter", "tgp-t")
+        assert (await shown(site, "pets"))["classes"] == ["cat", "dog"]
+
+
+async def test_a_fit_that_replaces_a_running_one_keeps_its_images(tiny_backbone: Backbone) -> None:
+    async with served(tiny_backbone) as site:
+        label_set = await supported(site, "cat", "dog", adapter="coop")
+        await fit(site, label_set)
+        await soon(lambda: site.coop.begun == 1)
+        await put(site, label_set, "cat", drawn("cat", 60))
+        await fit(site, label_set)
+        await soon(lambda: site.coop.begun == 2)
+        await asyncio.sleep(0.1)
+        frozen = [key for key in site.kept.records.content if key.startswith("fit:")]
+        images = [key for key in site.kept.records.content if key.startswith("image:")]
+        assert (len(frozen), len(images)) == (1, 3)
+        site.coop.go.set()
+        await site.http.get(f"/v1/label-sets/{label_set}/events")
+        assert (await shown(site, label_set))["status"] == "ready"
