@@ -16,28 +16,30 @@ from open_clip import CLIP
 from torch import Tensor, nn
 
 from adapters.training.concepts import Concept, ConceptSampler, related
-from adapters.training.corpus import draw_template, read_captions
+from adapters.training.corpus import all_templates, draw_template, read_captions
 from adapters.training.distil import CorpusSampler, distillation_loss
+from adapters.training.files import save
 from adapters.training.names import Name
 from adapters.training.optimize import AveragedWeights, TowerOptimizer, encode_bucketed
 from adapters.training.pseudo import Domain, draw_pseudo, offset_directions
 from adapters.training.teacher import Teacher
-from adapters.training.tower import PromptTokenizer, encode_features
+from adapters.training.tower import PromptTokenizer, converted_once, encode_features
 from adapters.training.trunk import feature_path
 from adapters.training.wordnet import WordNet
 
 logger = logging.getLogger(__name__)
 
-CONCEPTS, IMAGES_PER_CONCEPT, PHOTOS, CORPUS = 448, 3, 80, 128
+CONCEPTS, IMAGES_PER_CONCEPT, PHOTOS, CORPUS = 448, 3, 64, 96
 RATES = {"text": 8e-4, "table": 6e-4, "projection": 1e-3, "scale": 1e-3}
-REFINE_RATE = 0.6
 WARM_UP = 60
+START_SHARE = 0.3  # of the weights before alignment in the result
 SNAPSHOT_EVERY = 200
 REAL_SHARE = 0.6
-PHOTO_SHARE = 0.5
+# of the images of a name, how many are photographs whose captions agree on it: names of the pool `photo`, other names
+PHOTO_SHARE, OTHER_PHOTO_SHARE = 0.85, 0.4
 BARE_SHARE = 0.12
 SAME_TARGET = 0.8  # names whose targets are that close are not told apart
-TEXT_TO_IMAGE, HEAD, CAPTION, DISTIL = 0.5, 0.7, 0.3, 1.0
+TEXT_TO_IMAGE, HEAD, ROWS, CAPTION, DISTIL, SHIFT = 0.5, 0.7, 0.5, 0.5, 1.0, 1.0
 START_SCALE = 25.0
 PROJECTION_DRAWS, PROJECTION_RIDGE = 30_000, 0.02
 
@@ -52,7 +54,9 @@ class Material:
     head: tuple[Tensor, Tensor]  # weight and bias of the trunk's ImageNet classifier
     domains: list[Domain]
     concepts: list[Concept]
+    frequency: Tensor  # [N] how often each name should be drawn
     corpus: CorpusSampler
+    shifts: Tensor  # [T, D] how each template moves a target, in the order of `all_templates`
     photos: list[Tensor]  # features [P, 1280] of the captioned photographs, one tensor for each view
     captions: list[list[str]]
     mentioned: list[frozenset[str]]  # the senses that any caption of a photograph names
@@ -100,17 +104,25 @@ class Aligner:
 
     def __init__(self, model: CLIP, material: Material, seed: int) -> None:
         self._model, self._material = model, material
-        self._sampler = ConceptSampler(material.concepts, seed)
+        self._sampler = ConceptSampler(material.concepts, material.frequency, seed)
         self._generator = torch.Generator().manual_seed(seed)
         self._random = np.random.default_rng(seed)
         self._tokenize = PromptTokenizer()
         self.directions = offset_directions(material.teacher.rows, material.domains)
         self._head = material.head
-        self.scales = nn.Parameter(torch.tensor([START_SCALE, START_SCALE * 0.6]).log())  # of head and captions
+        rows = material.teacher.rows[[concept.row for concept in material.concepts]]
+        self._rows = material.head[0].norm(dim=1).mean() * rows
+        self._centre = torch.stack([domain.mean for domain in material.domains]).mean(0)
+        # of the head, of captions, of the predicted rows
+        self.scales = nn.Parameter(torch.tensor([START_SCALE, START_SCALE * 0.6, START_SCALE]).log())
 
-    def _prompt(self, position: int) -> tuple[str, str]:
+    def _texts(self, positions: list[int]) -> tuple[Tensor, Tensor]:
+        """Features of the names in one template, as a classifier has it, and the targets' mean in that template."""
         template = "{}" if self._random.random() < BARE_SHARE else draw_template(self._random)
-        return template, self._material.names[position].text
+        tokens = self._tokenize([(template, self._material.names[position].text) for position in positions])
+        targets = self._material.teacher.joint[positions] + self._material.shifts[all_templates().index(template)]
+        shared = self._tokenize.length(template.split("{}")[0])
+        return encode_bucketed(self._model, tokens, 1 + shared), F.normalize(targets, dim=-1).mean(0)
 
     def _images(self, numbers: list[int]) -> tuple[Tensor, list[frozenset[str]]]:
         """Features of one image of each concept, and the synsets that each image shows."""
@@ -120,7 +132,8 @@ class Aligner:
         for row, concept in enumerate(shown):
             # a hypernym such as `animal` is seen on photographs too, so ask the concept that was drawn
             named = self._material.concepts[numbers[row]]
-            if named.photos and self._random.random() < PHOTO_SHARE:
+            share = PHOTO_SHARE if named.pool == "photo" else OTHER_PHOTO_SHARE
+            if named.photos and self._random.random() < share:
                 photo = self._sampler.photo(named)
                 views = self._material.photos
                 features[row] = views[int(self._random.integers(len(views)))][photo]
@@ -142,13 +155,11 @@ class Aligner:
         """The loss of one random step and its parts."""
         numbers = self._sampler.draw(CONCEPTS)
         positions = [self._sampler.spelling(number) for number in numbers]
+        texts, expected = self._texts(positions)
         photos, captions = self._photo_batch()
         corpus_tokens, corpus_targets = self._material.corpus.draw(CORPUS)
-        tokens = self._tokenize(
-            [self._prompt(position) for position in positions] + [("{}", text) for text in captions]
-        )
-        encoded = encode_bucketed(self._model, torch.cat([tokens, corpus_tokens]))
-        texts, told, distilled = encoded.split([len(numbers), len(captions), CORPUS])
+        tokens = self._tokenize([("{}", text) for text in captions])
+        told, distilled = encode_bucketed(self._model, torch.cat([tokens, corpus_tokens])).split([len(tokens), CORPUS])
         draws = [self._images(numbers) for _ in range(IMAGES_PER_CONCEPT)]
         raw = torch.cat([features for features, _ in draws])
         shown = [synsets for _, drawn in draws for synsets in drawn]
@@ -157,7 +168,9 @@ class Aligner:
         parts = {
             "class": self._class_loss(images[: len(raw)], texts, ignored),
             "head": HEAD * self._head_loss(images, torch.cat([raw, photos]), texts, numbers),
+            "rows": ROWS * self._rows_loss(images, torch.cat([raw, photos]), texts, numbers),
             "distil": DISTIL * distillation_loss(distilled, corpus_targets),
+            "shift": SHIFT * (texts.mean(0) - expected).square().sum(),
         }
         if captions:
             parts["caption"] = CAPTION * self._caption_loss(images[len(raw) :], told)
@@ -187,40 +200,48 @@ class Aligner:
         got = (self.scales[0].exp() * images @ texts[: len(classes)].T).log_softmax(-1)
         return F.kl_div(got, wanted, reduction="batchmean")
 
+    def _rows_loss(self, images: Tensor, raw: Tensor, texts: Tensor, numbers: list[int]) -> Tensor:
+        """Divergence from the linear classifier of predicted rows, over concepts that have no photographs.
+
+        Names that captions use, such as `person`, are those whose rows are predicted badly.
+        """
+        columns = [column for column, number in enumerate(numbers) if self._material.concepts[number].pool != "photo"]
+        rows = self._rows[[numbers[column] for column in columns]]
+        wanted = ((raw - self._centre).bfloat16() @ rows.bfloat16().T).float().softmax(-1)
+        got = (self.scales[2].exp() * images @ texts[columns].T).log_softmax(-1)
+        return F.kl_div(got, wanted, reduction="batchmean")
+
     def _caption_loss(self, images: Tensor, captions: Tensor) -> Tensor:
         logits = self.scales[1].exp() * images @ captions.T
         own = torch.arange(len(captions))
         return F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)
 
 
-def align(model: CLIP, material: Material, steps: int, snapshot: Path, seed: int, *, refine: bool) -> None:
-    """Fit both towers in place; the weights are an average over the last part of training.
+def align(model: CLIP, material: Material, steps: int, snapshot: Path, seed: int) -> None:
+    """Fit both towers in place; the weights are an average over the last part of training, drawn back to the start.
 
-    Refining goes on from aligned towers at lower rates, where otherwise the projection starts from a regression.
+    Drawing back keeps what distillation knew of names that alignment seldom shows, and of images like no photograph.
     `snapshot` receives the average from time to time, for a look at a long run.
     """
     aligner = Aligner(model, material, seed)
-    if not refine:
-        initialise_projection(model, material, aligner.directions)
-        with torch.no_grad():
-            model.logit_scale.fill_(float(np.log(START_SCALE)))
-    rates = {group: rate * (REFINE_RATE if refine else 1.0) for group, rate in RATES.items()}
-    optimizer = TowerOptimizer(model, steps, rates, WARM_UP, extra=[model.logit_scale, aligner.scales])
+    initialise_projection(model, material, aligner.directions)
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        model.logit_scale.fill_(float(np.log(START_SCALE)))
+    optimizer = TowerOptimizer(model, steps, RATES, WARM_UP, extra=[model.logit_scale, aligner.scales])
     average = AveragedWeights(model)
     for step in range(steps):
-        loss, parts = aligner.loss()
+        with converted_once():
+            loss, parts = aligner.loss()
         optimizer.step(loss)
         average.update(model)
         if step % SNAPSHOT_EVERY == SNAPSHOT_EVERY - 1:
-            torch.save(average.weights, snapshot)
+            save(average.weights, snapshot)
         if step % 50 == 0:
             text = ", ".join(f"{name} {value:.3f}" for name, value in parts.items())
-            logger.info(
-                "align: step %d of %d, loss %.3f (%s), scale %.1f",
-                step,
-                steps,
-                loss.item(),
-                text,
-                float(model.logit_scale.detach().exp()),
-            )
+            scale = float(model.logit_scale.detach().exp())
+            logger.info("align: step %d of %d, loss %.3f (%s), scale %.1f", step, steps, loss.item(), text, scale)
     average.copy_to(model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.lerp_(start[name], START_SHARE)

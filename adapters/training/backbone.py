@@ -13,16 +13,18 @@ from pathlib import Path
 
 import torch
 from open_clip import CLIP
+from torch import Tensor
 
 from adapters.training.align import Material, align, load_photos
-from adapters.training.calibrate import calibrate, left_out_classes
+from adapters.training.calibrate import calibrate, centre_texts, left_out_classes
 from adapters.training.concepts import build_concepts, with_photos
 from adapters.training.corpus import Corpus, build_corpus
 from adapters.training.distil import CorpusSampler, distil, initialise_tokens
 from adapters.training.evaluate import report, retrieval
 from adapters.training.export import WEIGHTS_FILE, export_card, export_reference, export_weights
+from adapters.training.files import save
 from adapters.training.mentions import mentions, nouns_by_word
-from adapters.training.names import Name
+from adapters.training.names import Name, commonness
 from adapters.training.pseudo import load_domains
 from adapters.training.senses import write_names
 from adapters.training.teacher import Teacher, build_teacher
@@ -33,8 +35,7 @@ from adapters.training.wordnet import WordNet, read_wordnet
 logger = logging.getLogger(__name__)
 
 SEED = 0
-DISTIL_STEPS, ALIGN_STEPS, REFINE_STEPS = 800, 1700, 450
-REFINED_SHARE = 0.5
+DISTIL_STEPS, ALIGN_STEPS = 1000, 3200
 QUICK_DIVISOR = 10
 
 
@@ -55,6 +56,10 @@ class Build:
     @cached_property
     def names(self) -> list[Name]:
         return write_names(self.data, self.work, self.wordnet)
+
+    @cached_property
+    def frequency(self) -> Tensor:
+        return commonness(self.names, self.wordnet)
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -79,42 +84,24 @@ class Build:
         torch.manual_seed(SEED)
         model = build_model()
         initialise_tokens(model, self.work)
-        distil(model, CorpusSampler(self.corpus, self.names, SEED), DISTIL_STEPS // self.divisor)
-        torch.save(model.state_dict(), self._path("distilled"))
+        distil(model, CorpusSampler(self.corpus, self.names, self.frequency, SEED), DISTIL_STEPS // self.divisor)
+        save(model.state_dict(), self._path("distilled"))
 
     def align(self) -> None:
         """Phase 2: text tower and image projection."""
         if self._path("aligned").exists():
             return
         model = self._load("distilled")
-        material = self._material(labelled=False)
-        align(model, material, ALIGN_STEPS // self.divisor, self._path("snapshot"), SEED, refine=False)
-        torch.save(model.state_dict(), self._path("aligned"))
+        align(model, self._material(), ALIGN_STEPS // self.divisor, self._path("snapshot"), SEED)
+        save(model.state_dict(), self._path("aligned"))
 
-    def refine(self) -> None:
-        """Phase 3: alignment goes on, with photographs as images of what their captions name.
-
-        The result lies halfway between the weights before and after, which does better on either's strong sets.
-        """
-        if self._path("refined").exists():
-            return
-        model = self._load("aligned")
-        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        material = self._material(labelled=self.captions)
-        align(model, material, REFINE_STEPS // self.divisor, self._path("snapshot"), SEED + 2, refine=True)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.lerp_(before[name], 1 - REFINED_SHARE)
-        torch.save(model.state_dict(), self._path("refined"))
-
-    def _material(self, labelled: bool) -> Material:
+    def _material(self) -> Material:
         domains = load_domains(self.work, left_out_classes(self.work))
         concepts = build_concepts(self.data, self.names, self.wordnet, domains)
         photos, captions = load_photos(self.data, self.work) if self.captions else ([], [])
         nouns = nouns_by_word(self.names, self.wordnet)
         found = [mentions(told, nouns, self.wordnet) for told in captions]
-        if labelled:
-            concepts = with_photos(concepts, [agreed for agreed, _ in found])
+        concepts = with_photos(concepts, [agreed for agreed, _ in found])
         return Material(
             names=self.names,
             wordnet=self.wordnet,
@@ -122,7 +109,9 @@ class Build:
             head=imagenet_head(),
             domains=domains,
             concepts=concepts,
-            corpus=CorpusSampler(self.corpus, self.names, SEED + 1),
+            frequency=self.frequency,
+            corpus=CorpusSampler(self.corpus, self.names, self.frequency, SEED + 1),
+            shifts=self.corpus.shifts,
             photos=photos,
             captions=captions,
             mentioned=[named for _, named in found],
@@ -130,7 +119,9 @@ class Build:
 
     def export(self) -> None:
         """Calibrate, write the files, and report figures; evaluation sets are read here and nowhere else."""
-        model = self._load("refined")
+        model = self._load("aligned")
+        photos = load_photos(self.data, self.work)[0][:1] if self.captions else []
+        centre_texts(model, self.work, photos)
         scale = calibrate(model, self.work)
         export_weights(model, self.out)
         export_reference(self.out)
@@ -163,7 +154,6 @@ PHASES: dict[str, Callable[[Build], None]] = {
     "targets": Build.targets,
     "distil": Build.distil,
     "align": Build.align,
-    "refine": Build.refine,
     "export": Build.export,
 }
 

@@ -14,7 +14,8 @@ from adapters.training.pseudo import Domain
 from adapters.training.wordnet import WordNet
 
 # share of the concepts of a step that come from each pool
-POOL_SHARES = {"imagenet": 0.52, "folder": 0.08, "hypernym": 0.08, "photo": 0.14, "clip": 0.10, "wordnet": 0.08}
+POOL_SHARES = {"imagenet": 0.47, "folder": 0.07, "hypernym": 0.07, "photo": 0.16, "clip": 0.13, "wordnet": 0.10}
+DRAWN_BY_FREQUENCY = {"photo", "clip", "wordnet"}
 PHOTOS_OF_A_CONCEPT = 12  # from so many captioned photographs on, a name belongs to the pool `photo`
 
 
@@ -94,20 +95,28 @@ def build_concepts(data: Path, names: list[Name], wordnet: WordNet, domains: lis
 class ConceptSampler:
     """Draws the concepts of a step and a spelling and an image source for each."""
 
-    def __init__(self, concepts: list[Concept], seed: int) -> None:
+    def __init__(self, concepts: list[Concept], frequency: Tensor, seed: int) -> None:
+        """`frequency` [N] says how often each name is drawn within its pool, ImageNet classes aside."""
         self.concepts = concepts
+        weights = frequency[[concept.spellings[0] for concept in concepts]].double().numpy()
         self._generator = np.random.default_rng(seed)
+        self._by_domain: dict[int, list[tuple[int, list[int]]]] = {}
         self._pools = {
-            pool: np.array([number for number, concept in enumerate(concepts) if concept.pool == pool])
+            pool: np.array(members)
             for pool in POOL_SHARES
+            if (members := [number for number, concept in enumerate(concepts) if concept.pool == pool])
+        }
+        self._weights = {
+            pool: weights[members] / weights[members].sum() if pool in DRAWN_BY_FREQUENCY else None
+            for pool, members in self._pools.items()
         }
 
     def draw(self, count: int) -> list[int]:
         """Distinct concepts, ImageNet classes first in the answer."""
         chosen: list[int] = []
-        for pool, share in POOL_SHARES.items():
-            size = min(round(count * share), len(self._pools[pool]))
-            chosen += self._generator.choice(self._pools[pool], size, replace=False).tolist()
+        for pool, members in self._pools.items():
+            size = min(round(count * POOL_SHARES[pool]), len(members))
+            chosen += self._generator.choice(members, size, replace=False, p=self._weights[pool]).tolist()
         return chosen
 
     def spelling(self, number: int) -> int:
@@ -119,19 +128,23 @@ class ConceptSampler:
 
     def member(self, number: int) -> Concept:
         """A concept whose image shows this one."""
-        return self.concepts[int(self._generator.choice(self.concepts[number].members))]
+        members = self.concepts[number].members
+        return self.concepts[members[int(self._generator.integers(len(members)))] if len(members) > 1 else members[0]]
 
     def photo(self, concept: Concept) -> int:
         """One of the photographs that show the concept."""
-        return int(self._generator.choice(concept.photos))
+        return concept.photos[int(self._generator.integers(len(concept.photos)))]
 
     def real(self, concept: Concept) -> tuple[int, int]:
         """One of the concept's real features: a random domain, then a random image, so that rare views count."""
-        by_domain: dict[int, list[int]] = {}
-        for domain, index in concept.real:
-            by_domain.setdefault(domain, []).append(index)
-        domain = int(self._generator.choice(list(by_domain)))
-        return domain, int(self._generator.choice(by_domain[domain]))
+        if concept.row not in self._by_domain:
+            by_domain: dict[int, list[int]] = {}
+            for domain, index in concept.real:
+                by_domain.setdefault(domain, []).append(index)
+            self._by_domain[concept.row] = list(by_domain.items())
+        domains = self._by_domain[concept.row]
+        domain, indices = domains[int(self._generator.integers(len(domains)))]
+        return domain, indices[int(self._generator.integers(len(indices)))]
 
 
 def related(wordnet: WordNet, shown: list[frozenset[str]], told: list[str | None]) -> Tensor:
@@ -143,11 +156,15 @@ def related(wordnet: WordNet, shown: list[frozenset[str]], told: list[str | None
             at.setdefault(synset, []).append(column)
             for ancestor in wordnet.ancestors(synset):
                 under.setdefault(ancestor, []).append(column)
-    mask = torch.zeros(len(shown), len(told), dtype=torch.bool)
+    rows: list[int] = []
+    columns: list[int] = []
     for row, synsets in enumerate(shown):
         for synset in synsets:
-            columns = list(under.get(synset, ()))
+            found = list(under.get(synset, ()))
             for ancestor in wordnet.ancestors(synset) | {synset}:
-                columns += at.get(ancestor, ())
-            mask[row, columns] = True
+                found += at.get(ancestor, ())
+            columns += found
+            rows += [row] * len(found)
+    mask = torch.zeros(len(shown), len(told), dtype=torch.bool)
+    mask[rows, columns] = True
     return mask

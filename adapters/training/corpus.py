@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
+from adapters.training.files import save
 from adapters.training.minilm import cached_embeddings
 from adapters.training.names import Name
 from adapters.training.teacher import GAMMA, Teacher, kernel_ridge
@@ -36,10 +37,16 @@ SIMPLE_TEMPLATES = (
 
 @dataclass(frozen=True)
 class Corpus:
-    """Token ids [N, context] and targets [N, 256]: first `names` bare names, at the end `captions` captions."""
+    """Token ids [N, context] and targets [N, D]: bare names, then names inside templates, then captions.
+
+    `owners` holds the name of each string inside a template, `shifts` [T, D] how each template moves a target on
+    average, in the order of `all_templates`.
+    """
 
     tokens: Tensor
     targets: Tensor
+    owners: Tensor
+    shifts: Tensor
     names: int
     captions: int
 
@@ -48,6 +55,12 @@ class Corpus:
 def templates() -> list[str]:
     """The 80 ImageNet templates of OpenAI's CLIP, as format strings."""
     return [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
+
+
+@cache
+def all_templates() -> list[str]:
+    """The bare name first, then the simple templates, then the 80."""
+    return list(dict.fromkeys(["{}", *SIMPLE_TEMPLATES, *templates()]))
 
 
 def draw_template(generator: np.random.Generator) -> str:
@@ -67,7 +80,7 @@ def _templated(names: list[Name], generator: np.random.Generator) -> list[tuple[
     drawn = []
     for position, name in enumerate(names):
         for _ in range(TEMPLATES_PER_NAME.get(name.source, TEMPLATES_PER_SEEN_NAME)):
-            drawn.append((position, draw_template(generator).format(name.text)))
+            drawn.append((position, draw_template(generator)))
     return drawn
 
 
@@ -82,19 +95,24 @@ def build_corpus(data: Path, work: Path, names: list[Name], teacher: Teacher, ca
         return Corpus(**torch.load(path, weights_only=True))
     drawn = _templated(names, np.random.default_rng(0))
     owners = torch.tensor([position for position, _ in drawn])
+    written = [template.format(names[position].text) for position, template in drawn]
     told = [text for _, index, text in read_captions(data) if index < CAPTIONS_PER_IMAGE] if captions else []
     bare = cached_embeddings(work / "minilm" / "names.pt", [name.text for name in names])
-    framed = cached_embeddings(work / "minilm" / "templated.pt", [text for _, text in drawn])
+    framed = cached_embeddings(work / "minilm" / "templated.pt", written)
     anchors = torch.arange(min(ANCHORS, len(names)))  # names are listed by how well they are known
     mapped = kernel_ridge(bare[anchors], teacher.joint[anchors], torch.cat([bare, framed]), GAMMA)
-    shift = mapped[len(bare) :] - mapped[: len(bare)][owners]
-    targets = [teacher.joint, F.normalize(teacher.joint[owners] + TEMPLATE_SHIFT * shift, dim=-1)]
+    moved = TEMPLATE_SHIFT * (mapped[len(bare) :] - mapped[: len(bare)][owners])
+    targets = [teacher.joint, F.normalize(teacher.joint[owners] + moved, dim=-1)]
+    number = {template: row for row, template in enumerate(all_templates())}
+    used = torch.tensor([number[template] for _, template in drawn])
+    shifts = torch.zeros(len(number), moved.shape[1]).index_add_(0, used, moved)
+    shifts /= torch.bincount(used, minlength=len(number)).clamp(min=1).unsqueeze(1)
     if told:
         spoken = cached_embeddings(work / "minilm" / "captions.pt", told)
         targets.append(F.normalize(kernel_ridge(bare[anchors], teacher.joint[anchors], spoken, GAMMA), dim=-1))
-    texts = [name.text for name in names] + [text for _, text in drawn] + told
-    corpus = Corpus(tokenizer()(texts), torch.cat(targets), len(names), len(told))
+    texts = [name.text for name in names] + written + told
+    corpus = Corpus(tokenizer()(texts), torch.cat(targets), owners, shifts, len(names), len(told))
     cosine = float((targets[1] * teacher.joint[owners]).sum(-1).mean())
     logger.info("corpus: %d strings; cosine of a templated name to its name %.3f", len(texts), cosine)
-    torch.save(vars(corpus), path)
+    save(vars(corpus), path)
     return corpus

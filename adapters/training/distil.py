@@ -41,24 +41,32 @@ def initialise_tokens(model: CLIP, work: Path) -> None:
 class CorpusSampler:
     """Draws batches of token ids and targets from the corpus."""
 
-    def __init__(self, corpus: Corpus, names: list[Name], seed: int) -> None:
+    def __init__(self, corpus: Corpus, names: list[Name], frequency: Tensor, seed: int) -> None:
+        """`frequency` [N] says how often each name is drawn, compared with the others."""
         self._corpus = corpus
         self._generator = torch.Generator().manual_seed(seed)
-        known = [position for position, name in enumerate(names) if name.source != "wordnet"]
-        total, bare, captions = len(corpus.targets), corpus.names, corpus.captions
-        self._pools = [torch.tensor(known), torch.arange(bare), torch.arange(total - captions, total)]
-        self._framed = torch.arange(bare, total - captions)
+        known = torch.tensor([float(name.source != "wordnet") for name in names])
+        captions = len(corpus.targets) - corpus.captions
+        # first string and weights of each kind of string; those that names inside templates share come last
+        self._kinds = [
+            (0, known),
+            (0, frequency),
+            (captions, torch.ones(corpus.captions)),
+            (corpus.names, frequency[corpus.owners]),
+        ]
 
     def draw(self, size: int) -> tuple[Tensor, Tensor]:
         """Token ids [size, L] and targets [size, D]."""
-        shares = (KNOWN_SHARE, BARE_SHARE, CAPTION_SHARE)
-        parts = [self._pick(p, round(size * s)) for p, s in zip(self._pools, shares, strict=True) if len(p)]
-        parts.append(self._pick(self._framed, size - sum(len(part) for part in parts)))
-        chosen = torch.cat(parts)
+        counts = [round(size * share) for share in (KNOWN_SHARE, BARE_SHARE, CAPTION_SHARE)]
+        counts[2] = counts[2] if self._corpus.captions else 0
+        counts.append(size - sum(counts))
+        chosen = torch.cat([self._pick(*kind, count) for kind, count in zip(self._kinds, counts, strict=True)])
         return self._corpus.tokens[chosen], self._corpus.targets[chosen]
 
-    def _pick(self, pool: Tensor, count: int) -> Tensor:
-        return pool[torch.randint(len(pool), (count,), generator=self._generator)]
+    def _pick(self, first: int, weights: Tensor, count: int) -> Tensor:
+        if not count:
+            return torch.empty(0, dtype=torch.long)
+        return first + torch.multinomial(weights, count, replacement=True, generator=self._generator)
 
 
 def distillation_loss(features_BD: Tensor, targets_BD: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adapters.training.files import save
+
 logger = logging.getLogger(__name__)
 
 BATCH = 256
@@ -48,7 +50,7 @@ def cached_embeddings(path: Path, texts: list[str]) -> Tensor:
     """The embeddings stored at `path`, computed and stored there first where they are missing."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(SentenceEncoder().embed(texts, path.stem).half(), path)
+        save(SentenceEncoder().embed(texts, path.stem).half(), path)
     embeddings_ND: Tensor = torch.load(path, weights_only=True)
     if len(embeddings_ND) != len(texts):
         raise ValueError(f"{path} has {len(embeddings_ND)} rows for {len(texts)} texts: remove it")

@@ -3,11 +3,15 @@
 Every name is lower case, as the tokenizer makes it anyway. No name is taken from an evaluation set.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from open_clip import IMAGENET_CLASSNAMES
+from torch import Tensor
 
 from adapters.training.trunk import list_images
 from adapters.training.wordnet import VISUAL_FILES, WordNet
@@ -15,6 +19,7 @@ from adapters.training.wordnet import VISUAL_FILES, WordNet
 FOLDER_SETS = ("tiny_imagenet_train", "imagenet_det200_samples")
 MAX_WORDS = 4
 UNSEEN_LIMIT = {"person": 6000, "plant": 8000}  # rare nouns of these files are many and teach little
+MOST_COMMON = 12.0  # times as often as a word that is never used
 HYPERNYM_CLASSES = (2, 250)  # a hypernym name stands for at least and at most so many ImageNet classes
 
 
@@ -90,3 +95,14 @@ def collect_names(data: Path, wordnet: WordNet) -> list[Name]:
     for name in _candidates(data, wordnet):
         unique.setdefault(name.text, name)
     return list(unique.values())
+
+
+def commonness(names: list[Name], wordnet: WordNet) -> Tensor:
+    """How often training should draw each name [N]: everyday words more often than rare ones.
+
+    Counted are WordNet's tagged texts and the definitions of all nouns; the root keeps `person` from crowding out
+    the rest.
+    """
+    written = Counter(word for synset in wordnet.synsets.values() for word in re.findall("[a-z]+", synset.gloss))
+    counts = [wordnet.counts[name.text.replace(" ", "_")] + written[name.text] for name in names]
+    return (1 + torch.tensor(counts, dtype=torch.float)).sqrt().clamp(max=MOST_COMMON)

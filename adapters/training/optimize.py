@@ -8,7 +8,7 @@ import torch
 from open_clip import CLIP
 from torch import Tensor, nn
 
-from adapters.training.tower import encode_text
+from adapters.training.tower import encode_continued, encode_text
 
 WEIGHT_DECAY = 0.05
 CLIP_NORM = 1.0
@@ -35,7 +35,7 @@ class TowerOptimizer:
                 chosen = [p for p in groups.get(name, []) if (p.ndim > 1) == decays]
                 if chosen:
                     options.append({"params": chosen, "lr": rate, "weight_decay": WEIGHT_DECAY if decays else 0.0})
-        self._optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(options, betas=(0.9, 0.98))]
+        self._optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(options, betas=(0.9, 0.98), fused=True)]
         table = model.token_embedding.weight
         self._optimizers.append(torch.optim.SparseAdam([table], lr=rates["table"], betas=(0.9, 0.98)))
         self._schedulers = [
@@ -84,8 +84,12 @@ class AveragedWeights:
         model.load_state_dict(self.weights, strict=False)
 
 
-def encode_bucketed(model: CLIP, tokens_BL: Tensor) -> Tensor:
-    """Text features [B, D] of prompts of mixed length, encoded in groups of like length."""
+def encode_bucketed(model: CLIP, tokens_BL: Tensor, shared: int = 0) -> Tensor:
+    """Text features [B, D] of prompts of mixed length, encoded in groups of like length.
+
+    `shared` is the number of first tokens that all prompts have in common, where that is known.
+    """
     order = tokens_BL.argmax(-1).argsort()
-    encoded = [encode_text(model, tokens_BL[part]) for part in order.tensor_split(BUCKETS) if len(part)]
+    parts = [tokens_BL[part] for part in order.tensor_split(BUCKETS) if len(part)]
+    encoded = [encode_continued(model, shared, part) if shared else encode_text(model, part) for part in parts]
     return torch.cat(encoded)[order.argsort()]

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from open_clip import IMAGENET_CLASSNAMES
 from torch import Tensor
 
+from adapters.training.files import save
 from adapters.training.minilm import cached_embeddings
 from adapters.training.names import Name, clip_names, hypernyms_of_imagenet, imagenet_synsets
 from adapters.training.tower import EMBED_DIM
@@ -150,6 +151,6 @@ def build_teacher(data: Path, work: Path, names: list[Name], wordnet: WordNet) -
     joint = concatenate(SPACE_SHARES, (sentence, rows, geometry))
     visual = torch.tensor([i for i, n in enumerate(names) if n.source != "wordnet" or wordnet.counts[n.text]])
     teacher = Teacher(F.normalize(_principal_components(joint, visual), dim=-1), rows)
-    torch.save(vars(teacher), path)
+    save(vars(teacher), path)
     logger.info("teacher: %d names, %d with a known head row", len(names), len(points))
     return teacher

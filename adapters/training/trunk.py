@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 
+from adapters.training.files import save
 from adapters.training.views import VIEWS, View
 
 logger = logging.getLogger(__name__)
@@ -106,9 +107,7 @@ def _write_features(encode: Callable[[Tensor], Tensor], folder: Path, view_name:
         "classes": [name for _, name in listed],
         "files": [path.name for path, _ in listed],
     }
-    partial = target.with_suffix(".partial")
-    torch.save(record, partial)
-    partial.rename(target)
+    save(record, target)
 
 
 def feature_path(work: Path, group: str, name: str, view: str = "plain", seed: int = 0) -> Path:

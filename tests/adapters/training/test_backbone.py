@@ -16,7 +16,7 @@ from adapters.training.names import Name
 from adapters.training.wordnet import WordNet
 
 ROOT = Path(__file__).resolve().parents[3]
-ARTEFACTS = {"distil": "distilled", "align": "aligned", "refine": "refined"}
+ARTEFACTS = {"distil": "distilled", "align": "aligned"}
 
 
 def build(work: Path, captions: bool = True, divisor: int = 1) -> Build:
@@ -41,6 +41,7 @@ def test_a_phase_goes_on_from_the_artefacts_of_the_one_before(tmp_path: Path, wo
     (tmp_path / "names.json").write_text(json.dumps([asdict(Name("dog", None, "clip"))]))
     torch.save({"joint": torch.ones(1, 4), "rows": torch.ones(1, 6)}, tmp_path / "teacher.pt")
     corpus = {"tokens": torch.ones(3, 32), "targets": torch.ones(3, 4), "names": 1, "captions": 2}
+    corpus |= {"owners": torch.empty(0), "shifts": torch.zeros(1, 4)}
     torch.save(corpus, tmp_path / "corpus.pt")
     resumed = build(tmp_path)
     vars(resumed)["wordnet"] = wordnet  # where the cached property would keep Debian's
@@ -58,5 +59,5 @@ def test_an_unknown_phase_is_refused(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_documented_command_is_understood_and_runs_all_phases(page: str) -> None:
     (command,) = re.findall(r"python -m adapters\.training\.backbone (--.*)", (ROOT / page).read_text())
     options = parse_arguments(shlex.split(command))
-    assert options.phases == ["features", "targets", "distil", "align", "refine", "export"]
+    assert options.phases == ["features", "targets", "distil", "align", "export"]
     assert options.out == Path("adapters/bundled")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from open_clip import CLIP, IMAGENET_CLASSNAMES
 from torch import Tensor, nn
 
-from adapters.training.calibrate import calibrate, left_out_classes
+from adapters.training.calibrate import CENTRED_SHARE, calibrate, centre_texts, left_out_classes
 from adapters.training.evaluate import SINGLE_TEMPLATE, calibration_error, class_weights, report, retrieval
 from adapters.training.trunk import feature_path
 
@@ -49,6 +49,20 @@ def test_calibration_finds_the_scale_that_the_labels_were_drawn_with(model: CLIP
     found = calibrate(model, world)
     assert found["scale"] == pytest.approx(KNOWN_SCALE, rel=0.2)
     assert model.logit_scale.exp().item() == pytest.approx(found["scale"], rel=1e-5)
+
+
+def test_texts_keep_half_of_what_they_have_in_common_with_every_image(model: CLIP, world: Path) -> None:
+    mean = F.one_hot(torch.tensor([3]), model.text_projection.shape[1]).float()
+    left_out = sorted(left_out_classes(world))
+    for name in ("tiny_imagenet_train", "imagenet_det200_samples"):
+        # the images of a class left out are not looked at
+        record(world, "source", name, torch.cat([mean, -9 * mean]), ["kept", left_out[0]])
+    assert "kept" not in left_out_classes(world)
+    before = model.text_projection.detach().clone()
+    centre_texts(model, world, [mean])
+    expected = before.clone()
+    expected[:, 3] *= 1 - CENTRED_SHARE
+    assert torch.allclose(model.text_projection, expected, atol=1e-5)
 
 
 def test_every_second_class_that_imagenet_lacks_is_left_out(tmp_path: Path) -> None:

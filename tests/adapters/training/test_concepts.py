@@ -70,15 +70,26 @@ def test_folders_spell_alternatives_out() -> None:
 
 def test_a_step_draws_distinct_concepts_with_imagenet_first() -> None:
     concepts = [replace(CLIP, pool=pool) for pool in ["clip"] * 50 + ["imagenet"] * 200 + ["photo"] * 5]
-    drawn = ConceptSampler(concepts, 0).draw(100)
+    drawn = ConceptSampler(concepts, torch.ones(1), 0).draw(100)
     pools = [concepts[number].pool for number in drawn]
-    assert pools == ["imagenet"] * 52 + ["photo"] * 5 + ["clip"] * 10
+    assert pools == ["imagenet"] * 47 + ["photo"] * 5 + ["clip"] * 13
     assert len(set(drawn)) == len(drawn)
-    assert ConceptSampler(concepts, 0).draw(100) == drawn != ConceptSampler(concepts, 1).draw(100)
+    assert ConceptSampler(concepts, torch.ones(1), 0).draw(100) == drawn
+    assert ConceptSampler(concepts, torch.ones(1), 1).draw(100) != drawn
+
+
+def test_common_names_are_drawn_more_often() -> None:
+    concepts = [replace(CLIP, spellings=(number,)) for number in range(50)]
+    frequency = torch.ones(50)
+    frequency[:5] = 10
+    sampler = ConceptSampler(concepts, frequency, 0)
+    drawn = [number for _ in range(50) for number in sampler.draw(10)]
+    assert len(drawn) == 50
+    assert sum(number < 5 for number in drawn) > 15
 
 
 def test_a_rare_domain_is_drawn_as_often_as_a_common_one() -> None:
-    sampler = ConceptSampler([CLIP], 0)
+    sampler = ConceptSampler([CLIP], torch.ones(1), 0)
     concept = replace(CLIP, real=((1, 7), *((0, index) for index in range(50))))
     drawn = [sampler.real(concept) for _ in range(400)]
     assert 150 < drawn.count((1, 7)) < 250
@@ -87,6 +98,6 @@ def test_a_rare_domain_is_drawn_as_often_as_a_common_one() -> None:
 
 def test_a_hypernym_is_shown_by_the_classes_below_it() -> None:
     concepts = [CLIP, replace(CLIP, row=1), replace(CLIP, pool="hypernym", spellings=(5, 6), members=(0, 1))]
-    sampler = ConceptSampler(concepts, 0)
+    sampler = ConceptSampler(concepts, torch.ones(7), 0)
     assert {sampler.member(2).row for _ in range(50)} == {0, 1}
     assert {sampler.spelling(2) for _ in range(50)} == {5, 6}

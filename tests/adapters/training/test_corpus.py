@@ -13,6 +13,7 @@ from torch import Tensor
 from adapters.training.corpus import (
     TEMPLATE_SHIFT,
     TEMPLATES_PER_SEEN_NAME,
+    all_templates,
     build_corpus,
     draw_template,
     read_captions,
@@ -75,6 +76,27 @@ def test_a_template_moves_the_target_by_its_share_of_the_mapped_shift(tmp_path: 
     assert F.cosine_similarity(expected, teacher.joint[OWNERS]).min() < 0.99
 
 
+def test_the_shift_of_a_template_is_the_mean_over_its_names(tmp_path: Path, teacher: Teacher) -> None:
+    bare, framed = units(3, 5, 2).half().float(), units(len(OWNERS), 5, 3).half().float()
+    store(tmp_path, names=bare, templated=framed)
+    corpus = build_corpus(tmp_path, tmp_path, NAMES, teacher, captions=False)
+    mapped, stayed = (kernel_ridge(bare, teacher.joint, rows, GAMMA) for rows in (framed, bare[OWNERS]))
+    generator = np.random.default_rng(0)
+    used = [draw_template(generator) for _ in OWNERS]
+    rows = [row for row, template in enumerate(used) if template == used[0]]
+    expected = TEMPLATE_SHIFT * (mapped - stayed)[rows].mean(0)
+    assert torch.allclose(corpus.shifts[all_templates().index(used[0])], expected, atol=1e-4)
+    assert corpus.shifts[all_templates().index("{}")].eq(0).all()
+
+
+def test_a_batch_prefers_common_names(tmp_path: Path, teacher: Teacher) -> None:
+    bare = units(3, 5, 2)
+    store(tmp_path, names=bare, templated=bare[OWNERS])
+    corpus = build_corpus(tmp_path, tmp_path, NAMES, teacher, captions=False)
+    _, targets = CorpusSampler(corpus, NAMES, torch.tensor([1.0, 0.0, 0.0]), seed=0).draw(100)
+    assert (targets @ teacher.joint.T).argmax(1).eq(0).sum() > 85
+
+
 def test_strings_and_targets_keep_one_order(tmp_path: Path, teacher: Teacher, data: Path) -> None:
     bare = units(3, 5, 2)
     store(tmp_path, names=bare, templated=bare[OWNERS], captions=bare[[0, 0]])
@@ -120,7 +142,7 @@ def test_a_batch_has_the_size_asked_for_and_pairs_tokens_with_targets(tmp_path: 
     bare = units(3, 5, 2)
     store(tmp_path, names=bare, templated=bare[OWNERS])
     corpus = build_corpus(tmp_path, tmp_path, NAMES, teacher, captions=False)
-    tokens, targets = CorpusSampler(corpus, NAMES, seed=0).draw(100)
+    tokens, targets = CorpusSampler(corpus, NAMES, torch.ones(3), seed=0).draw(100)
     same = (tokens[:, None] == corpus.tokens).all(-1) & torch.isclose(targets[:, None], corpus.targets).all(-1)
     assert len(tokens) == len(targets) == 100
     assert same.any(1).all()

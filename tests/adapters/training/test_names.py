@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from open_clip import IMAGENET_CLASSNAMES
 
-from adapters.training.names import Name, collect_names, hypernyms_of_imagenet
+from adapters.training.names import Name, collect_names, commonness, hypernyms_of_imagenet
 from adapters.training.wordnet import WordNet
 
 ENTITY, ANIMAL, DOG, TURTLE, ORANGE = (f"0000000{number}" for number in (1, 2, 3, 8, 9))
@@ -47,3 +47,10 @@ def test_names_are_listed_once_and_lower_case(data: Path, wordnet: WordNet) -> N
 def test_wordnet_adds_visible_common_nouns_only(data: Path, wordnet: WordNet) -> None:
     added = {name.text for name in collect_names(data, wordnet) if name.source == "wordnet"}
     assert added == {"person", "individual", "turtleneck"}  # no `jump`, no `entity`, no `Canidae`
+
+
+def test_a_word_counts_where_texts_and_definitions_use_it(wordnet: WordNet) -> None:
+    found = commonness([Name(text, None, "clip") for text in ("dog", "person", "turtleneck", "man")], wordnet)
+    assert found.tolist() == pytest.approx([(1 + 42 + 2) ** 0.5 + 0.0, 2**0.5, 1.0, (1 + 100 + 1) ** 0.5], abs=1.0)
+    assert found[2] == 1.0
+    assert found[3] > found[0] > found[1]
