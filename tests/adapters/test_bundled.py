@@ -74,12 +74,10 @@ def test_text_embeddings_are_the_recorded_ones() -> None:
     assert cosines(found_BD, reference()["texts"]).min() >= 0.9999
 
 
-@pytest.mark.parametrize(
-    ("photo", "expected"), [("chelsea", "cat"), ("coffee", "coffee cup"), ("astronaut", "astronaut")]
-)
+@pytest.mark.parametrize(("photo", "expected"), [("chelsea", "cat"), ("coffee", "coffee cup"), ("rocket", "rocket")])
 @torch.inference_mode()
 def test_photo_gets_the_right_one_of_ten_labels(photo: str, expected: str) -> None:
-    labels = ["cat", "dog", "horse", "coffee cup", "astronaut", "bicycle", "guitar", "tree", "house", "airplane"]
+    labels = ["cat", "dog", "horse", "coffee cup", "rocket", "bicycle", "guitar", "tree", "house", "airplane"]
     model, preprocess, tokenize = load()
     image = preprocess(Image.fromarray(getattr(skimage.data, photo)())).unsqueeze(0)
     image_1D = model.encode_image(image, normalize=True)
