@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -54,6 +54,9 @@ from adapters.support_stems import SupportStems
 PATCH_AREA = 16 * 16
 """Of the paper's image tower; part of the bound of its uniform start."""
 
+WHERE_POSSIBLE = -1
+USUAL_PROMPTS = 4
+
 
 @dataclass(frozen=True, slots=True)
 class DAPTSettings:
@@ -64,8 +67,9 @@ class DAPTSettings:
     start: Literal["template", "source", "random"] = "template"
     position: Position = "end"
     class_specific: bool = True
-    visual_prompts: int = 4
-    """Tokens that join those of the image, after the first norm; with 0 the image tower stays as it is."""
+    visual_prompts: int = WHERE_POSSIBLE
+    """Tokens that join those of the image, after the first norm; with 0 the image tower stays as it is, and -1 takes 4
+    where they can enter and 0 where they cannot."""
     steps: int = 60
     learning_rate: float = 2e-2
     visual_learning_rate: float = 2e-3
@@ -88,8 +92,8 @@ class DAPTSettings:
 
     def __post_init__(self) -> None:
         check_ranges(
-            self, visual_prompts=(0, 64), visual_learning_rate=(1e-9, 1), beta_t=(0, 1000), beta_v=(0, 1000),
-            t=(1e-3, 100), visual_batch=(1, 4096),
+            self, visual_prompts=(WHERE_POSSIBLE, 64), visual_learning_rate=(1e-9, 1), beta_t=(0, 1000),
+            beta_v=(0, 1000), t=(1e-3, 100), visual_batch=(1, 4096),
         )  # fmt: skip
         self.text  # noqa: B018  # checks the rest
 
@@ -180,6 +184,8 @@ class DAPT:
     name = "dapt"
 
     def __init__(self, settings: DAPTSettings, backbone: Backbone) -> None:
+        if settings.visual_prompts == WHERE_POSSIBLE:
+            settings = replace(settings, visual_prompts=USUAL_PROMPTS if backbone.image.promptable else 0)
         if settings.visual_prompts and not backbone.image.promptable:
             raise OptionError(
                 f"the image tower of {backbone.name} takes no prompts; 0 learns the text side alone",

@@ -94,6 +94,8 @@ def test_a_tower_that_takes_no_prompts_is_named_and_text_alone_still_works(tiny_
         create_adapter("dapt", closed, {"visual_prompts": 4})
     assert caught.value.field == "options.visual_prompts"
     create_adapter("dapt", closed, {"visual_prompts": 0})
+    assert DAPT(DAPTSettings(), closed).settings.visual_prompts == 0
+    assert DAPT(DAPTSettings(), tiny_backbone).settings.visual_prompts > 0
 
 
 def test_settings_of_either_side_are_checked() -> None:
