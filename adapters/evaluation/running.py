@@ -77,7 +77,9 @@ class Bench:
         self._watch = watch
         self._pictures: dict[str, Pictures] = {}
         self._digests: dict[int, str] = {}
-        self._fits = list(fits(plan))
+        order = {seed: place for place, seed in enumerate(plan.seeds)}
+        # seed by seed: a run that is cut off has everything with one seed rather than something with all
+        self._fits = sorted(fits(plan), key=lambda fit: order[fit.seed])
 
     def __len__(self) -> int:
         return len(self._fits)
