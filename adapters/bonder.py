@@ -27,6 +27,11 @@ def bank_size(wanted: int, context_length: int) -> int:
     return max(1, min(round(wanted * min(1.0, context_length / PUBLISHED_CONTEXT)), context_length - 3))
 
 
+def heads_for(width: int) -> int:
+    """The number of equal heads whose width comes nearest to the published 64."""
+    return min((n for n in range(1, width + 1) if width % n == 0), key=lambda n: abs(n - width / HEAD_WIDTH))
+
+
 class Linear(nn.Linear):
     """Without a start of its own, which costs time: `fresh_guide` draws it, or it is loaded."""
 
@@ -39,7 +44,7 @@ class Bonder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = width // HEAD_WIDTH if width % HEAD_WIDTH == 0 else 1
+        self.heads = heads_for(width)
         self.norm_self, self.norm_cross, self.norm_forward = (nn.LayerNorm(width) for _ in range(3))
         self.norm_tokens = nn.LayerNorm(width)
         self.mix = Linear(width, 3 * width, bias=False)

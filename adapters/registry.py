@@ -60,7 +60,7 @@ METHODS: Mapping[str, Method] = {
     "tpt": Method(
         "Context tuned for every image on the entropy of its views (TPT), or their vote: the costly baseline.",
         TPTSettings,
-        lambda settings, backbone: TPT(settings),
+        TPT,
         scores_images=True,
     ),
     "coop": Method(

@@ -56,7 +56,7 @@ def token_loss(prompts_BQW: Tensor, targets_BQ: Tensor, table_XW: Tensor) -> Ten
 
 
 def lesson_loss(guide: TextGuide, lesson: Lesson, rows_B: Tensor, views_B: Tensor, backbone: Backbone) -> Tensor:
-    """Class, category-wise and content-wise cross-entropy, each with weight 1."""
+    """Class, category-wise and content-wise cross-entropy, each with weight 1. Scores have the backbone's scale."""
     tokens_BTD, features_BD = lesson.cache.of(rows_B, views_B)
     labels_B = lesson.labels_N[rows_B]
     category, content = guide.prompts(tokens_BTD)
@@ -70,10 +70,9 @@ def lesson_loss(guide: TextGuide, lesson: Lesson, rows_B: Tensor, views_B: Tenso
 
 
 @torch.no_grad()
-def image_scores(guide: TextGuide, tokens_BTD: Tensor, features_BD: Tensor, backbone: Backbone) -> Tensor:
-    """Logits [B, C]."""
-    fused = guide.fused(features_BD, guide.prompts(tokens_BTD), backbone.text)
-    scores_BC: Tensor = backbone.logit_scale * guide.head(fused)
+def image_scores(guide: TextGuide, tokens_BTD: Tensor, features_BD: Tensor, text: TextTower) -> Tensor:
+    """What a logit scale turns into logits: cosines [B, C], times the learnt lengths of the head's rows."""
+    scores_BC: Tensor = guide.head(guide.fused(features_BD, guide.prompts(tokens_BTD), text))
     return scores_BC
 
 
@@ -86,21 +85,24 @@ class Judge:
         self.best: tuple[float, float] | None = None
         self._kept: dict[str, Tensor] = {}
 
-    def look(self) -> tuple[float, float]:
-        """Share of correct answers, and minus their cross-entropy to tell ties apart."""
+    def scores(self) -> tuple[Tensor, Tensor]:
+        """Of the held-out images without a scale [n, C], and their labels."""
         scores = []
         for rows in self._rows.split(IMAGES_AT_ONCE):
             tokens, features = self._lesson.cache.of(rows, torch.zeros_like(rows))
-            scores.append(image_scores(self._guide, tokens, features, self.backbone))
+            scores.append(image_scores(self._guide, tokens, features, self.backbone.text))
             self._tick()
-        labels, scores_NC = self._lesson.labels_N[self._rows], torch.cat(scores)
-        right = (scores_NC.argmax(dim=-1) == labels).float().mean()
-        return right.item(), -F.cross_entropy(scores_NC, labels).item()
+        return torch.cat(scores), self._lesson.labels_N[self._rows]
 
-    def plain(self, weights_CD: Tensor) -> float:
-        """Share that fixed class weights answer correctly."""
-        features_nD = self._lesson.cache.features_NVD[self._rows, 0]
-        return ((features_nD @ weights_CD.T).argmax(dim=-1) == self._lesson.labels_N[self._rows]).float().mean().item()
+    def look(self) -> tuple[float, float]:
+        """Share of correct answers, and minus their cross-entropy to tell ties apart."""
+        scores_nC, labels_n = self.scores()
+        right = (scores_nC.argmax(dim=-1) == labels_n).float().mean()
+        return right.item(), -F.cross_entropy(self.backbone.logit_scale * scores_nC, labels_n).item()
+
+    def plain(self, weights_CD: Tensor) -> Tensor:
+        """Scores [n, C] of fixed class weights."""
+        return self._lesson.cache.features_NVD[self._rows, 0] @ weights_CD.T
 
     def consider(self) -> None:
         if not len(self._rows):

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from adapters.base import ClassState, ImageNeeds, InfoValue, LabelSet, Progress, Support
 from adapters.bonder import Sizes, TextGuide, bank_size, fresh_guide, stored_guide
+from adapters.calibration import ServedScale, fitted_scale
 from adapters.checkpoint import settings_version
 from adapters.chunked import Tick
 from adapters.clip import Backbone
 from adapters.errors import BackboneError
 from adapters.fitting import checked_support, fit, minibatches, split_support
 from adapters.methods.class_texts import background_row, blend_descriptions, named_texts, templated, ticker
+from adapters.methods.few_shot import heldout_info
 from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
 from adapters.text_guidance import Judge, Lesson, image_scores, lesson_loss, targets
 from adapters.token_cache import IMAGES_AT_ONCE, cache_ticks, support_tokens
@@ -107,25 +109,23 @@ class TGPT:
         judge.restore()
         with torch.no_grad():
             guide.head.weight.lerp_(guide.start_of_head(weights_CD), 1 - self.settings.head_mix)
+        scale, told = self._judged(judge, weights_CD, support.labels, split.heldout)
         info: dict[str, InfoValue] = {
             "steps": len(losses),
             "seconds": round(time.perf_counter() - started, 3),
-            "support_images": len(support),
-            "heldout_images": len(split.heldout),
+            **told,
             "parameters": sum(parameter.numel() for parameter in guide.parameters()),
             "augmented_views": lesson.cache.views,
             "captions": sum(1 for row in lesson.content_NQ.tolist() if row[0] >= 0),
         }
         if losses:
             info |= {"loss_first": losses[0], "loss_last": losses[-1]}
-        if len(split.heldout):
-            info |= {"heldout_top1": judge.look()[0], "heldout_top1_zero_shot": judge.plain(weights_CD)}
         return ClassState(
             adapter=self.name,
             version=self.version,
             weights=weights_CD,
             background=background_row(backbone.text),
-            logit_scale=backbone.logit_scale,
+            logit_scale=scale.scale,
             extras={EXTRA + key: value.detach() for key, value in guide.state_dict().items()},
             info=info,
         )
@@ -133,7 +133,8 @@ class TGPT:
     def logits(self, pixels: Tensor, state: ClassState, backbone: Backbone) -> Tensor:
         tensors = {key.removeprefix(EXTRA): value for key, value in state.extras.items() if key.startswith(EXTRA)}
         tokens_BTD, features_BD = backbone.image.stem_tokens(backbone.image.stem(pixels))
-        return image_scores(stored_guide(tensors, backbone.device), tokens_BTD, features_BD, backbone)
+        guide = stored_guide(tensors, backbone.device)
+        return state.logit_scale * image_scores(guide, tokens_BTD, features_BD, backbone.text)
 
     def _class_texts(self, labels: LabelSet, backbone: Backbone, tick: Tick) -> tuple[Tensor, float]:
         """Unit row [C, D] of each class, from its texts' features at their own lengths, and their mean length."""
@@ -198,6 +199,17 @@ class TGPT:
         batches = minibatches(rows, settings.batch, seed=settings.seed)
         warmup = min(WARMUP, settings.steps // 10)
         return fit(parameters, step, batches, steps=settings.steps, optimizer=optimizer, warmup=warmup, tick=after)
+
+    def _judged(
+        self, judge: Judge, weights_CD: Tensor, labels_N: Tensor, heldout: Tensor
+    ) -> tuple[ServedScale, dict[str, InfoValue]]:
+        """The scale that suits the held-out images, and what they say. Without any the scale is that of the fit."""
+        trained = judge.backbone.logit_scale
+        if len(heldout) == 0:
+            return ServedScale(trained, "backbone"), heldout_info(heldout, labels_N, weights_CD, weights_CD)
+        scores_nC, labels_n = judge.scores()
+        scale = ServedScale(fitted_scale(scores_nC.cpu(), labels_n.cpu(), expected=trained), "support")
+        return scale, heldout_info(heldout, labels_N, scores_nC, judge.plain(weights_CD)) | scale.info
 
     def _ticks(self, classes: int, images: int, heldout: int) -> int:
         looks = 3 + self.settings.steps // self.settings.check_every

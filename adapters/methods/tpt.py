@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapters.base import ClassState, ImageNeeds, InfoValue, LabelSet, Progress, Support
+from adapters.calibration import calibration_version
 from adapters.checkpoint import settings_version
 from adapters.chunked import backward_rows, encode_rows
 from adapters.clip import Backbone
@@ -104,9 +105,9 @@ class TPT:
 
     name = "tpt"
 
-    def __init__(self, settings: TPTSettings) -> None:
+    def __init__(self, settings: TPTSettings, backbone: Backbone) -> None:
         self.settings = settings
-        self.version = settings_version(self.name, settings)
+        self.version = settings_version(self.name, settings, calibration_version(backbone))
 
     def needs(self, state: ClassState) -> ImageNeeds:
         return ImageNeeds(views=self.settings.views, scored_by=self.name)
@@ -119,13 +120,10 @@ class TPT:
         progress: Progress | None = None,
     ) -> ClassState:
         started = time.perf_counter()
-        tuned = self.settings.mode == "tune"
-        weights_CD, extras = (self._prompts if tuned else self._fixed)(labels, backbone, progress)
-        info: dict[str, InfoValue] = {
-            "mode": self.settings.mode,
-            "views": self.settings.views,
-            "seconds": round(time.perf_counter() - started, 3),
-        }
+        if self.settings.mode == "vote":
+            return self._fixed(labels, backbone, support, progress)
+        weights_CD, extras = self._prompts(labels, backbone, progress)
+        info = self._info | {"seconds": round(time.perf_counter() - started, 3), "logit_scale_from": "backbone"}
         return ClassState(
             adapter=self.name,
             version=self.version,
@@ -168,10 +166,16 @@ class TPT:
         texts_ND = encode_rows(encode, len(prompts.layout), chunk=self.settings.chunk)
         return state.logit_scale * features_VD[0] @ prompts.class_rows(texts_ND).T
 
+    @property
+    def _info(self) -> dict[str, InfoValue]:
+        return {"mode": self.settings.mode, "views": self.settings.views}
+
     def _fixed(
-        self, labels: LabelSet, backbone: Backbone, progress: Progress | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return ZeroShot(ZeroShotSettings()).adapt(labels, backbone, progress=progress).weights, {}
+        self, labels: LabelSet, backbone: Backbone, support: Support | None, progress: Progress | None
+    ) -> ClassState:
+        """What plain zero-shot would serve, for the views to vote on."""
+        plain = ZeroShot(ZeroShotSettings(), backbone).adapt(labels, backbone, support, progress)
+        return replace(plain, adapter=self.name, version=self.version, info={**plain.info, **self._info})
 
     def _prompts(
         self, labels: LabelSet, backbone: Backbone, progress: Progress | None

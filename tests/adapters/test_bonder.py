@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adapters.bonder import Bonder, Sizes, TextGuide, bank_size, fresh_guide, stored_guide
+from adapters.bonder import Bonder, Sizes, TextGuide, bank_size, fresh_guide, heads_for, stored_guide
 from adapters.clip import Backbone
 from adapters.layout import concatenate, lay_out
 
@@ -103,3 +103,7 @@ def test_a_stored_network_answers_alike_and_copies_nothing() -> None:
     tokens = randn(2, 7, 32)
     assert all(torch.equal(a, b) for a, b in zip(guide.prompts(tokens), stored.prompts(tokens), strict=True))
     assert stored.head.weight.data_ptr() == guide.head.weight.data_ptr()
+
+
+def test_heads_are_about_64_wide_whatever_the_tower() -> None:
+    assert [heads_for(width) for width in (64, 288, 512, 768)] == [1, 4, 8, 12]

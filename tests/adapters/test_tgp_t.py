@@ -85,6 +85,7 @@ def test_it_learns_what_zero_shot_does_not_know(tiny_backbone: Backbone) -> None
     assert right.float().mean() > 0.9
     assert state.info["heldout_top1"] > 0.9
     assert state.info["heldout_images"] == 6
+    assert state.info["logit_scale_from"] == "support"
     assert state.info["loss_last"] < state.info["loss_first"]
 
 

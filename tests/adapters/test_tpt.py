@@ -40,7 +40,7 @@ def test_marginal_entropy_is_that_of_the_mean_probabilities() -> None:
 
 
 def test_without_a_step_it_is_zero_shot(tiny_backbone: Backbone) -> None:
-    adapter = TPT(TPTSettings(views=6, steps=0))
+    adapter = TPT(TPTSettings(views=6, steps=0), tiny_backbone)
     state, pixels = adapter.adapt(LABELS, tiny_backbone), random_pixels(2, 6)
     plain = ZeroShot(ZeroShotSettings()).adapt(LABELS, tiny_backbone)
     expected = plain.logit_scale * tiny_backbone.image.encode(pixels[:, 0]) @ plain.weights.T
@@ -49,7 +49,7 @@ def test_without_a_step_it_is_zero_shot(tiny_backbone: Backbone) -> None:
 
 
 def test_one_step_is_one_step_of_adamw_on_the_marginal_entropy(tiny_backbone: Backbone) -> None:
-    adapter, pixels = TPT(FEW), random_pixels(1, 6)
+    adapter, pixels = TPT(FEW, tiny_backbone), random_pixels(1, 6)
     state = adapter.adapt(LABELS, tiny_backbone)
     features = tiny_backbone.image.encode(pixels[0])
     ctx = state.extras["context"].clone().requires_grad_()
@@ -68,7 +68,7 @@ def test_tuning_lowers_the_entropy_of_the_views(tiny_backbone: Backbone) -> None
     pixels = random_pixels(1, 1)
     entropies = []
     for steps in (0, 10):
-        adapter = TPT(TPTSettings(views=1, steps=steps))
+        adapter = TPT(TPTSettings(views=1, steps=steps), tiny_backbone)
         state = adapter.adapt(LABELS, tiny_backbone)
         entropies.append(marginal_entropy(adapter.logits(pixels[:, 0], state, tiny_backbone)).item())
     assert entropies[1] < entropies[0]
@@ -77,14 +77,14 @@ def test_tuning_lowers_the_entropy_of_the_views(tiny_backbone: Backbone) -> None
 def test_chunks_change_memory_and_not_the_logits(tiny_backbone: Backbone) -> None:
     pixels, answers = random_pixels(1, 6), []
     for chunk in (2, 16):
-        adapter = TPT(TPTSettings(views=6, keep=0.5, chunk=chunk))
+        adapter = TPT(TPTSettings(views=6, keep=0.5, chunk=chunk), tiny_backbone)
         answers.append(adapter.logits(pixels, adapter.adapt(LABELS, tiny_backbone), tiny_backbone))
     assert torch.allclose(answers[0], answers[1], atol=5e-3)
 
 
 @pytest.mark.parametrize("settings", [FEW, TPTSettings(mode="vote", views=6)])
 def test_an_image_is_scored_alone_and_leaves_nothing_behind(tiny_backbone: Backbone, settings: TPTSettings) -> None:
-    adapter = TPT(settings)
+    adapter = TPT(settings, tiny_backbone)
     state, pixels = adapter.adapt(LABELS, tiny_backbone), random_pixels(3, 6)
     context = {key: value.clone() for key, value in state.extras.items()}
     together = adapter.logits(pixels, state, tiny_backbone)
@@ -95,7 +95,7 @@ def test_an_image_is_scored_alone_and_leaves_nothing_behind(tiny_backbone: Backb
 
 
 def test_a_vote_is_the_mean_probability_of_the_confident_views(tiny_backbone: Backbone) -> None:
-    adapter, pixels = TPT(TPTSettings(mode="vote", views=6, keep=0.5)), random_pixels(1, 6)
+    adapter, pixels = TPT(TPTSettings(mode="vote", views=6, keep=0.5), tiny_backbone), random_pixels(1, 6)
     state = adapter.adapt(LABELS, tiny_backbone)
     before = tiny_backbone.text.prompts_encoded
     scores = adapter.logits(pixels, state, tiny_backbone)[0].softmax(dim=-1)
@@ -107,7 +107,7 @@ def test_a_vote_is_the_mean_probability_of_the_confident_views(tiny_backbone: Ba
 
 def test_a_state_from_bytes_tunes_as_before(tiny_backbone: Backbone) -> None:
     labels = LabelSet((ClassName("cat", ("kitten",)), ClassName("dog", descriptions=("an animal that barks",))))
-    adapter, pixels = TPT(FEW), random_pixels(2, 6)
+    adapter, pixels = TPT(FEW, tiny_backbone), random_pixels(2, 6)
     state = adapter.adapt(labels, tiny_backbone)
     back = state_from_bytes(state_to_bytes(state))
     expected = adapter.logits(pixels, state, tiny_backbone)
@@ -119,7 +119,7 @@ def test_a_state_from_bytes_tunes_as_before(tiny_backbone: Backbone) -> None:
 @pytest.mark.parametrize(("template", "tokens"), [("a drawing of {}", 3), ("{} in the wild", 3), ("{}", 4)])
 def test_the_words_of_a_template_are_tuned(tiny_backbone: Backbone, template: str, tokens: int) -> None:
     labels = LabelSet.of("cat", "dog", templates=(template,))
-    state = TPT(FEW).adapt(labels, tiny_backbone)
+    state = TPT(FEW, tiny_backbone).adapt(labels, tiny_backbone)
     assert len(state.extras["context"]) == tokens
     if template != "{}":
         texts = [template.replace("{}", name) for name in labels.names]
@@ -127,7 +127,7 @@ def test_the_words_of_a_template_are_tuned(tiny_backbone: Backbone, template: st
 
 
 def test_a_single_class_is_scored_without_nan(tiny_backbone: Backbone) -> None:
-    adapter = TPT(FEW)
+    adapter = TPT(FEW, tiny_backbone)
     state = adapter.adapt(LabelSet.of("cat"), tiny_backbone)
     assert bool(adapter.logits(random_pixels(2, 6), state, tiny_backbone).isfinite().all())
 
@@ -140,5 +140,5 @@ def test_settings_out_of_place_are_refused(options: dict[str, float]) -> None:
 
 def test_rows_of_a_class_are_unit_vectors(tiny_backbone: Backbone) -> None:
     labels = LabelSet((ClassName("cat", ("kitten",), ("an animal that purrs",)), ClassName("dog")))
-    state = TPT(FEW).adapt(labels, tiny_backbone)
+    state = TPT(FEW, tiny_backbone).adapt(labels, tiny_backbone)
     assert torch.allclose(state.weights, F.normalize(state.weights, dim=-1), atol=1e-6)
