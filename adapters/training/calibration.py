@@ -33,6 +33,7 @@ from adapters.training.views import VIEWS
 logger = logging.getLogger(__name__)
 
 SIZES = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
+LARGE = 50
 REPEATS = 24
 SCALES_K = torch.logspace(math.log10(4), math.log10(200), 60)
 BINS = 15
@@ -76,10 +77,10 @@ def bin_gaps(cosines_NC: Tensor, labels_N: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def draw_groups(data: FeatureSet, weights_CD: Tensor, generator: torch.Generator) -> Iterator[Group]:
-    """Random label sets of each size that the classes allow, and all classes at once."""
+def draw_groups(data: FeatureSet, weights_CD: Tensor, generator: torch.Generator, *, least: int = 2) -> Iterator[Group]:
+    """Random label sets of each size from `least` on that the classes allow, and all classes at once."""
     classes = len(weights_CD)
-    for size in (*(size for size in SIZES if size < classes), classes):
+    for size in (*(size for size in SIZES if least <= size < classes), classes):
         seen, gaps, images = [], [], 0
         for _ in range(REPEATS if size < classes else 1):
             rows = torch.randperm(classes, generator=generator)[:size]
@@ -157,22 +158,24 @@ def zero_shot_rows(backbone: Backbone, classes: Sequence[str]) -> Tensor:
     return ZeroShot(ZeroShotSettings(calibrated=False)).adapt(LabelSet.of(*classes), backbone).weights.cpu()
 
 
-def families(arguments: argparse.Namespace, backbone: Backbone) -> Iterator[FeatureSet]:
-    for folder in arguments.data:
-        yield viewed(read_folder(folder, per_class=arguments.per_class), backbone, "plain")
+def families(arguments: argparse.Namespace, backbone: Backbone) -> Iterator[tuple[FeatureSet, int]]:
+    """Image features, and the least number of classes that is drawn of them."""
+    for least, folders in ((2, arguments.data), (LARGE, arguments.data_large)):
+        for folder in folders:
+            yield viewed(read_folder(folder, per_class=arguments.per_class), backbone, "plain"), least
     for folder in arguments.data_in_views:
         for view in ("plain", "low", "sketch"):
             data = viewed(read_folder(folder, per_class=arguments.per_class), backbone, view)
-            yield data
-            if arguments.left_out:
-                yield left_out(data)
+            yield (left_out(data) if arguments.left_out else data), 2
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m adapters.training.calibration", description=__doc__)
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders of class folders, as they are")
     parser.add_argument("--data-in-views", type=Path, nargs="*", default=[], help="also at low resolution and drawn")
-    parser.add_argument("--left-out", action="store_true", help="also the classes left out of the bundled backbone")
+    parser.add_argument(
+        "--left-out", action="store_true", help="of the latter, only classes not trained on: for the bundled backbone"
+    )
     parser.add_argument("--per-class", type=int, default=None, help="images per class; default all")
     parser.add_argument("--backbone", default="bundled")
     parser.add_argument("--out", type=Path, required=True, help="folder for the law, best that of the source prompts")
@@ -181,8 +184,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     backbone = load_backbone(arguments.backbone)
     generator = torch.Generator().manual_seed(0)
     groups: list[Group] = []
-    for data in families(arguments, backbone):
-        for group in draw_groups(data, zero_shot_rows(backbone, data.classes), generator):
+    for data, least in families(arguments, backbone):
+        for group in draw_groups(data, zero_shot_rows(backbone, data.classes), generator, least=least):
             logger.info("%s: best scale %.1f", group.name, group.best_scale())
             groups.append(group)
     law = learn_law(groups, backbone.fingerprint)
