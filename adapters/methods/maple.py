@@ -48,7 +48,7 @@ class MaPLeSettings:
 
     prompts: int = 2
     layers: int = 9
-    steps: int = 200
+    steps: int = 100
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
     anchor: float = 0.5
