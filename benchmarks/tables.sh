@@ -22,11 +22,11 @@ SLOW=maple:steps=100,tgp-t:steps=200
 STORED=coop@8,coop@4,coop@3,coop@2,coop@1,dapt@8,dapt@4,dapt@2,dapt@1,maple@8:steps=100,maple@4:steps=100,maple@2:steps=100,maple@1:steps=100
 BITS=quantized:bits=1,quantized:bits=2,quantized:bits=4,quantized:bits=8
 
-lane_a() { # the large set, then everything that needs no support images
+lane_a() { # everything that needs no support images, then the large set
     run zero_shot --data "$DATA/evaluation" --methods zero-shot,self-tpt --seeds 1,2,3
+    run tpt --data "$DATA/evaluation" --sets intel_scenes,clothing10,pacs_photo,cifar10 --methods self-tpt,tpt,tpt:mode=vote --seeds 1, --max-images 10 --reuse-features
     few few_shot_caltech101 caltech101 "$QUICK" 1,2,4,8,16 1,2,3 5
     few few_shot_caltech101 caltech101 "$SLOW" 1,4,16 1, 5
-    run tpt --data "$DATA/evaluation" --sets intel_scenes,clothing10,pacs_photo,cifar10 --methods self-tpt,tpt,tpt:mode=vote --seeds 1, --max-images 5 --reuse-features
 }
 
 lane_b() { # the small sets, storage, transfer
@@ -36,14 +36,19 @@ lane_b() { # the small sets, storage, transfer
     run base_to_new --data "$DATA" --sets "$SMALL" --protocol base-to-new --methods self-tpt,coop,coop:class_specific=false,coop-x4:class_specific=false,dapt,maple:steps=100,tgp-t:steps=200 --seeds 1,2,3 --max-images 50 --reuse-features
 }
 
-costs() { # alone on the machine: every method in a process of its own, 100 classes, 4 images of each
-    run costs --data "$DATA" --sets caltech101 --protocol few-shot --methods coop:steps=5,dapt:steps=5,quantized:steps=5,maple:steps=5,tgp-t:steps=10,self-tpt,tpt,tpt:mode=vote --shots 4 --seeds 1, --max-images 1 --reuse-features --cost
+costs() { # alone on the machine: every method in a process of its own, on 100 classes with one image each
+    run costs --data "$DATA" --sets caltech101 --protocol few-shot --methods "self-tpt,coop,dapt,quantized,$SLOW,tpt,tpt:mode=vote" --shots 1 --seeds 1, --max-images 1 --reuse-features --cost
+}
+
+controls() { # prompts trained on source images: Self-TPT's ablation and the four CE-trained prompts
+    run zero_shot --data "$DATA/evaluation" --methods zero-shot,self-tpt --seeds 1,2,3 --source "$DATA/source"
 }
 
 case $LANE in
 a) lane_a ;;
 b) lane_b ;;
 costs) costs ;;
+controls) controls ;;
 both) lane_a & lane_b; wait; costs ;;
-*) echo "lane: a, b, costs or both" >&2; exit 2 ;;
+*) echo "lane: a, b, costs, controls or both" >&2; exit 2 ;;
 esac

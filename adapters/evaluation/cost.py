@@ -48,6 +48,7 @@ class CostTask:
     labels: tuple[int, ...] = ()
     seed: int = 1
     device: str = "auto"
+    prompts: str = ""
     threads: int = 0
     """0 leaves the number of threads as it is."""
 
@@ -72,7 +73,7 @@ def measure(task: CostTask) -> Cost:
     """In this process."""
     if task.threads:
         torch.set_num_threads(task.threads)
-    backbone = load_backbone(task.backbone, device=task.device)
+    backbone = load_backbone(task.backbone, device=task.device, source_dir=Path(task.prompts) if task.prompts else None)
     labels = LabelSet.of(*task.classes, templates=task.templates)
     adapter = Variant(task.label, task.method, task.options).adapter(backbone, task.seed)
     support = _support(task, backbone)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from adapters.clip import Backbone
 from adapters.errors import AdapterError
@@ -24,6 +25,8 @@ class CostPlan:
     shots: int
     seed: int
     device: str
+    prompts: Path | None = None
+    """Folder of source prompts."""
 
 
 def costs_of(rows: Sequence[Variant], backbone: Backbone, plan: CostPlan, journal: Journal) -> Iterator[Cost]:
@@ -56,6 +59,7 @@ def _task(row: Variant, backbone: Backbone, plan: CostPlan) -> CostTask:
         labels=drawn.labels if drawn else (),
         seed=plan.seed,
         device=plan.device,
+        prompts=str(plan.prompts or ""),
     )
 
 

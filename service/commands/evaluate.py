@@ -68,6 +68,7 @@ class Asked:
     cost_on: str
     device: str
     as_json: bool
+    prompts: Path | None = None
 
 
 @click.command("eval")
@@ -83,6 +84,7 @@ class Asked:
 @click.option("--max-images", type=click.IntRange(min=1), help="At most so many test images of each class.")
 @click.option("--reuse-features", is_flag=True, help="Fits share the features of their images; their time is less.")
 @click.option("--backbone", default="bundled", show_default=True)
+@click.option("--prompts", type=FolderThere, help="Folder of source prompts, as `selftpt train` writes them.")
 @click.option("--out", type=FolderOut, help="Keeps results as they come, report, plots, features, controls.")
 @click.option("--cost/--no-cost", default=False, help="Measure each method's time and memory in a fresh process.")
 @click.option("--cost-on", default="", help="Set for --cost.  [default: the first]")
@@ -102,6 +104,7 @@ def evaluate(
     max_images: int | None,
     reuse_features: bool,
     backbone: str,
+    prompts: Path | None,
     out: Path | None,
     cost: bool,
     cost_on: str,
@@ -116,11 +119,11 @@ def evaluate(
         raise click.UsageError("--source needs --out, where the trained controls are kept")
     if (protocol in ONE_SOURCE) != bool(source_set):
         raise click.UsageError(f"--from names the set to learn on in {' and '.join(ONE_SOURCE)}, and only there")
-    asked = Asked(out, cost, cost_on, device, as_json)
+    asked = Asked(out, cost, cost_on, device, as_json, prompts)
     with plainly(), progress() as bars:
         loading = bars.add_task(f"loading {backbone}", total=None)
         every = [one.limited(max_images) for folder in data for one in read_data(folder)]
-        towers = load_backbone(backbone, device=device)
+        towers = load_backbone(backbone, device=device, source_dir=prompts)
         towers = remembering(towers) if reuse_features else towers
         bars.remove_task(loading)
         rows = [*parse_contenders(methods or ",".join(names) or usual_methods(protocol)), *_trained(source, towers,
@@ -197,7 +200,9 @@ def _costs(plan: Plan, backbone: Backbone, asked: Asked, journal: Journal, bars:
     rows = [row for row in plan.contenders if isinstance(row, Variant)]
     task = bars.add_task("cost", total=len(rows))
     costs = []
-    for cost in costs_of(rows, backbone, CostPlan(data, max(plan.shots), plan.seeds[0], asked.device), journal):
+    for cost in costs_of(
+        rows, backbone, CostPlan(data, max(plan.shots), plan.seeds[0], asked.device, asked.prompts), journal
+    ):
         costs.append(cost)
         bars.update(task, advance=1, description=f"cost of {cost.method}")
     return costs
