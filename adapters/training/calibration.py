@@ -145,13 +145,14 @@ def viewed(images: ImageSet, backbone: Backbone, view: str, *, seed: int = 0, ba
     return FeatureSet(f"{images.name} {view}", images.classes, torch.cat(parts), torch.tensor(images.labels))
 
 
-def left_out(data: FeatureSet) -> FeatureSet:
+def left_out(images: ImageSet) -> ImageSet:
     """The classes whose images the bundled backbone's training did not see (`adapters.training.calibrate`)."""
     known = {folder_name(name) for name in IMAGENET_CLASSNAMES}
-    names = sorted(name for name in data.classes if name.lower() not in known)[::LEFT_OUT_EVERY]
-    place_C = torch.tensor([names.index(name) if name in names else -1 for name in data.classes])
-    labels_N = place_C[data.labels_N]
-    return FeatureSet(f"{data.name}, left out", tuple(names), data.features_ND[labels_N >= 0], labels_N[labels_N >= 0])
+    names = sorted(name for name in images.classes if name.lower() not in known)[::LEFT_OUT_EVERY]
+    kept = [(path, images.classes[row]) for path, row in zip(images.paths, images.labels, strict=True)]
+    kept = [(path, name) for path, name in kept if name in names]
+    paths, labels = tuple(path for path, _ in kept), tuple(names.index(name) for _, name in kept)
+    return ImageSet(f"{images.name}, left out", tuple(names), paths, labels)
 
 
 def zero_shot_rows(backbone: Backbone, classes: Sequence[str]) -> Tensor:
@@ -164,9 +165,9 @@ def families(arguments: argparse.Namespace, backbone: Backbone) -> Iterator[tupl
         for folder in folders:
             yield viewed(read_folder(folder, per_class=arguments.per_class), backbone, "plain"), least
     for folder in arguments.data_in_views:
+        images = read_folder(folder, per_class=arguments.per_class)
         for view in ("plain", "low", "sketch"):
-            data = viewed(read_folder(folder, per_class=arguments.per_class), backbone, view)
-            yield (left_out(data) if arguments.left_out else data), 2
+            yield viewed(left_out(images) if arguments.left_out else images, backbone, view), 2
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -175,6 +176,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-in-views", type=Path, nargs="*", default=[], help="also at low resolution and drawn")
     parser.add_argument(
         "--left-out", action="store_true", help="of the latter, only classes not trained on: for the bundled backbone"
+    )
+    parser.add_argument(
+        "--data-large", type=Path, nargs="*", default=[], help=f"only drawn in label sets of {LARGE} classes or more"
     )
     parser.add_argument("--per-class", type=int, default=None, help="images per class; default all")
     parser.add_argument("--backbone", default="bundled")
