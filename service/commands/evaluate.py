@@ -224,7 +224,10 @@ def _say(number: int, total: int, entries: Sequence[Measured], bars: Progress) -
     for e in entries:
         figures = e.skipped or f"{e.top1:.1f} / {e.ece:.1f}, {e.seconds:.1f} s"
         part = f" {e.part}" if e.part != "all" else ""
-        notes().print(f"{number}/{total} {e.method}, {e.set_name}{part}, {e.shots} shots, seed {e.seed}: {figures}")
+        notes().print(
+            f"{number}/{total} {e.method}, {e.set_name}{part}, {e.shots} shots, seed {e.seed}: {figures}",
+            soft_wrap=True,
+        )
 
 
 def _trained(
