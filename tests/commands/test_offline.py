@@ -119,6 +119,7 @@ def test_data_that_cannot_carry_the_protocol_is_one_readable_line(model_folder: 
     assert (refused.exit_code, "no set birds" in refused.output) == (1, True)
 
 
+@pytest.mark.slow
 def test_costs_come_from_fresh_processes_and_are_kept(model_folder: Path, photos: Path, tmp_path: Path) -> None:
     arguments = ("--data", photos, "--backbone", model_folder, "--seeds", "1,", "--out", tmp_path, "--cost")
     result = selftpt("eval", *arguments, "--methods", "zero-shot")
