@@ -37,7 +37,7 @@ class TGPTSettings:
     """Banks, batch, decay and losses as published; steps and rate were chosen on held-out support images, for the
     published 12,800 to 51,200 steps are hours on one core."""
 
-    steps: int = 1000
+    steps: int = 400
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     batch: int = 8
@@ -52,7 +52,7 @@ class TGPTSettings:
     head_mix: float = 1.0
     """Share of the learnt head; the rest is the head's start, zero-shot (WiSE-FT, arXiv 2109.01903)."""
     heldout: float = 0.25
-    check_every: int = 200
+    check_every: int = 100
     """Steps between two looks at the held-out images; the best look is served."""
     seed: int = 0
 
