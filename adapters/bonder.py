@@ -126,11 +126,10 @@ def fresh_guide(
     guide = TextGuide(sizes)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for module in guide.modules():
-            if isinstance(module, nn.Linear):
-                bound = 1 / math.sqrt(module.in_features)
-                for parameter in module.parameters(recurse=False):
-                    parameter.uniform_(-bound, bound, generator=generator)
+        for module in (m for m in guide.modules() if isinstance(m, nn.Linear)):
+            bound = 1 / math.sqrt(module.in_features)
+            for parameter in module.parameters(recurse=False):
+                parameter.uniform_(-bound, bound, generator=generator)
         for bank in (guide.category_queries, guide.content_queries):
             bank.normal_(0, QUERY_DEVIATION, generator=generator)
         known = min(len(words_nW), sizes.category)
