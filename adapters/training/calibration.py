@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -122,13 +123,13 @@ def searched(cost: Callable[[Sequence[float]], float], start: Sequence[float], s
     """Pattern search: tries each coordinate up and down, halves the steps when none helps."""
     best, least, factor = list(start), cost(start), 1.0
     while factor > 0.05:
-        moved = False
-        for axis, step in enumerate(steps):
-            for sign in (1, -1):
-                tried = [value + sign * step * factor * (place == axis) for place, value in enumerate(best)]
-                if (found := cost(tried)) < least:
-                    best, least, moved = tried, found, True
-        factor *= 1.0 if moved else 0.5
+        before = least
+        for axis, sign in product(range(len(steps)), (1, -1)):
+            tried = [*best]
+            tried[axis] += sign * steps[axis] * factor
+            if (found := cost(tried)) < least:
+                best, least = tried, found
+        factor *= 1.0 if least < before else 0.5
     return best
 
 
