@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
@@ -26,6 +27,8 @@ from adapters.vision.token_head import HeadShape, TokenHead, save_head
 logger = logging.getLogger(__name__)
 
 CHUNK = 256
+LEARNT_WITH, SERVED_WITH = 0.75, 1.0
+"""Weight of the plain embedding while the head learns, and as it is served: chosen on the development sets."""
 Figures = dict[str, dict[str, float]]
 
 
@@ -67,9 +70,11 @@ def build(data: Path, work: Path, folder: Path, recipe: Recipe) -> Figures:
     source, development = store.source(), store.development()
     images, end = SourceImages(source, data, backbone), MapEnd(visual)
     channels, height, width = end(source[0].maps[:1])[0].shape[1:]
-    shape = HeadShape(channels=channels, positions=height * width, embed_dim=backbone.embed_dim)
+    shape = HeadShape(channels=channels, positions=height * width, embed_dim=backbone.embed_dim,
+                      base_weight=LEARNT_WITH)  # fmt: skip
     snapshot = work / f"token-head-{backbone.fingerprint[:12]}-{recipe.steps}.pt"
     head = train(Lesson(images, backbone.logit_scale, recipe), end, shape, snapshot)
+    head.shape = replace(shape, base_weight=SERVED_WITH)
     found = figures(head, end, development, backbone)
     for name, row in found.items():
         logger.info("%s: %s", name, {path: round(value, 1) for path, value in row.items()})

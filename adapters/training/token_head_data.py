@@ -60,17 +60,19 @@ class SourceImages:
         self._number = torch.cat([torch.full((len(part.files),), index) for index, part in enumerate(parts)])
         self._row = torch.cat([torch.arange(len(part.files)) for part in parts])
         spoken = _first_captions(data)
-        captions: list[int] = []
         names: list[str] = []
-        rows, ranges = [], []
+        rows: list[int] = []
+        ranges: list[tuple[int, int]] = []
+        captions: list[int] = []
+        first_of: dict[str, int] = {}  # one set is seen through several views
         for part in parts:
             photographs = part.name == CAPTIONED
             own = [] if photographs else sorted(set(part.classes))
+            first = first_of.setdefault(part.name, len(names))
+            names += own if first == len(names) else []
+            rows += [NOTHING if photographs else first + own.index(name) for name in part.classes]
+            ranges += [(first, first + len(own))] * len(part.files)
             captions += [spoken[file][0] if photographs and file in spoken else NOTHING for file in part.files]
-            index = {name: len(names) + place for place, name in enumerate(own)}
-            rows += [index.get(name, NOTHING) for name in part.classes]
-            ranges += [(len(names), len(names) + len(own))] * len(part.files)
-            names += own
         self._classes, self._ranges, self._captions = map(torch.tensor, (rows, ranges, captions))
         self.class_texts = class_texts(backbone, names)
         told = [text for _, text in spoken.values()]

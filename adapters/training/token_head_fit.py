@@ -21,7 +21,7 @@ from adapters.vision.token_head import HeadShape, TokenHead
 
 logger = logging.getLogger(__name__)
 
-SNAPSHOT_EVERY = 100
+SNAPSHOT_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Recipe:
     """How the head is trained. `alone` is the share of images whose plain features are withheld; `kept` that of the
     map positions a step looks at; the rest are weights of the losses."""
 
-    steps: int = 2000
+    steps: int = 1000
     batch: int = 96
-    rate: float = 1e-3
-    warm_up: int = 100
+    rate: float = 1.5e-3
+    warm_up: int = 60
     weight_decay: float = 0.05
     alone: float = 0.5
-    kept: float = 0.75
+    kept: float = 0.6
     label: float = 0.5
     answers: float = 1.0
     direction: float = 2.0

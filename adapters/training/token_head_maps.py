@@ -32,9 +32,7 @@ SOURCE_PARTS = (
     Part("flickr8k", "plain", 0, stride=4),
     Part("tiny_imagenet_train", "plain", 0, stride=4),
     Part("imagenet_det200_samples", "sketch", 4),
-    Part("flickr8k", "crop", 3, first=2, stride=4),
-    Part("tiny_imagenet_train", "crop", 2, first=2, stride=4),
-    Part("imagenet_det200_samples", "crop", 5),
+    Part("flickr8k", "sketch", 6, first=1, stride=4),
 )
 
 

@@ -1,6 +1,7 @@
 """A small transformer over the map of a convolutional trunk: it gives prompts something to join.
 
-Its embedding is `base_weight` times the plain unit embedding plus what the transformer reads out at its class token.
+Its embedding is `base_weight` times the plain unit embedding plus the unit vector that the transformer reads out at
+its class token: without the second normalisation the transformer learns to drown the plain path out.
 Tensor suffixes: B images, T tokens (class token first), F map channels, V token width, D joint width.
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +34,7 @@ class HeadShape:
     heads: int = 5
     depth: int = 4
     inner: int = 320
-    base_weight: float = 0.5
+    base_weight: float = 1.0
 
 
 class HeadBlock(nn.Module):
@@ -82,15 +83,14 @@ class TokenHead(nn.Module):
         return with_class + self.position.to(with_class.dtype)
 
     def read(self, x_BTV: Tensor) -> Tensor:
-        """What the transformer says about the images, [B, D]."""
-        said: Tensor = self.readout(self.norm_post(x_BTV[:, 0]))
-        return said
+        """What the transformer says about the images, unit rows [B, D]."""
+        return F.normalize(self.readout(self.norm_post(x_BTV[:, 0])), dim=-1)
 
 
 def save_head(head: TokenHead, folder: Path, *, backbone: str, facts: dict[str, object]) -> None:
     """Half-precision weights and their description; `backbone` is the fingerprint that the head belongs to."""
     state = {name: value.detach().half().contiguous() for name, value in head.state_dict().items()}
-    save_file(state, folder / WEIGHTS_FILE)
+    (folder / WEIGHTS_FILE).write_bytes(save(state))
     record = {"backbone": backbone, "shape": asdict(head.shape), **facts}
     (folder / CONFIG_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

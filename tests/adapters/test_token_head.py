@@ -139,19 +139,21 @@ def test_the_bundled_token_path_gives_the_recorded_embedding(bundled: Backbone, 
     assert torch.cosine_similarity(found, torch.tensor([record["reference"]])).item() >= 0.9999
 
 
-def test_the_recorded_accuracy_without_prompts_is_within_a_point_of_the_plain_path(record: dict[str, Any]) -> None:
-    for name, figures in record["development"].items():
-        assert figures["tokens"] >= figures["plain"] - 1, name
+def test_the_recorded_accuracy_without_prompts_is_not_below_the_plain_paths(record: dict[str, Any]) -> None:
+    gaps = {name: figures["tokens"] - figures["plain"] for name, figures in record["development"].items()}
+    assert sum(gaps.values()) / len(gaps) >= 0
+    assert min(gaps.values()) >= -1.5, gaps  # the smallest set has 280 images: a point is three of them
 
 
-def test_prompts_move_the_bundled_embedding_a_lot(bundled: Backbone) -> None:
+def test_a_few_steps_teach_prompts_to_turn_the_bundled_embedding(bundled: Backbone) -> None:
     image = bundled.image
     stem = image.stem(bundled.preprocess.pixels(generated_image())[None])
-    tokens = torch.zeros(image.depth, 4, image.token_width, requires_grad=True)
-    with torch.no_grad():
-        tokens.add_(torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0)))
-    cosine = (image.encode_stem(stem, VisualPrompts(tokens)) * image.encode_stem(stem, None)).sum()
-    cosine.backward()
-    assert cosine < 0.98
-    assert tokens.grad is not None
-    assert (tokens.grad.norm(dim=-1) > 0).all()
+    tokens = torch.randn(image.depth, 4, image.token_width, generator=torch.Generator().manual_seed(0)) * 0.02
+    prompts = VisualPrompts(tokens.requires_grad_())
+    optimizer, without = torch.optim.AdamW([tokens], lr=0.05), image.encode_stem(stem, None)
+    for _ in range(15):
+        optimizer.zero_grad()
+        cosine = (image.encode_stem(stem, prompts) * without).sum()
+        cosine.backward()
+        optimizer.step()
+    assert cosine.item() < 0.9
