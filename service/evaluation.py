@@ -139,8 +139,7 @@ def report(seen: Sequence[Seen], names: Sequence[str]) -> dict[str, Any]:
         "top1": right.total() / len(seen) if seen else None,
         "ece": calibration_error(confidence_N, correct_N) if seen else None,
         "per_class": [
-            {"label": names[row], "images": images[row], "top1": right[row] / images[row]}
-            for row in sorted(images)
+            {"label": names[row], "images": images[row], "top1": right[row] / images[row]} for row in sorted(images)
         ],
         "confusion": matrix(seen, len(names)) if len(names) <= MATRIX_CLASSES else None,
         "mistaken": [
