@@ -182,6 +182,7 @@ def refuses(adapter: Adapter, backbone: Backbone, labels: LabelSet, support: Sup
     before = backbone.text.prompts_encoded
     with pytest.raises((LabelSetError, SupportError)) as caught:
         adapter.adapt(labels, guarded, support)
+    assert isinstance(caught.value, (LabelSetError, SupportError))
     assert caught.value.field
     assert backbone.text.prompts_encoded == before
 
