@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adapters.auto import AUTO, Auto
 from adapters.base import Adapter, ClassState, InfoValue, LabelSet, Support
@@ -131,7 +131,7 @@ class Planner:
         fit = record.fit
         fitted = fit is not None and fit.adapter == adapter
         if adapter is not None and not fitted and (adapter == AUTO or not self.support_needed(adapter)):
-            return self.plain((record.id, adapter), record.labels, adapter, {})
+            return replace(self.plain((record.id, adapter), record.labels, adapter, {}), id=record.id)
         if adapter is not None and not fitted:
             raise Unprocessable(
                 f"adapter {adapter!r} learns from support images: upload them and ask for a fit", field="adapter"

@@ -54,6 +54,15 @@ async def test_answers_say_whether_they_are_adapted(tiny_backbone: Backbone) -> 
         assert (plain.json()["adapted"], plain.json()["adapter"]) == (False, "zero-shot")
 
 
+async def test_another_method_for_one_request_leaves_the_label_set_its_id(tiny_backbone: Backbone) -> None:
+    async with served(tiny_backbone) as site:
+        site.slow.go.set()
+        made = (await site.http.post("/v1/label-sets", json={"classes": ["cat", "dog"]})).json()
+        url = f"/v1/classify?label_set={made['id']}&adapter=zero-shot"
+        plain = (await site.http.post(url, content=photo(), headers=PNG)).json()
+    assert (plain["label_set"], plain["adapter"]) == (made["id"], "zero-shot")
+
+
 async def test_64_first_requests_are_answered_at_once_and_adapt_once(tiny_backbone: Backbone) -> None:
     async with served(tiny_backbone) as site:
         calls = [site.http.post("/v1/classify?labels=cat,dog", content=photo(), headers=PNG) for _ in range(64)]
