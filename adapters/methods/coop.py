@@ -27,6 +27,7 @@ from adapters.layout import Position
 from adapters.methods.class_texts import background_row, ticker
 from adapters.methods.few_shot import Images, SupportImages, heldout_info, heldout_scale, plain_rows
 from adapters.prompted_classes import PromptedClasses
+from adapters.ranges import check_ranges
 from adapters.support_features import feature_ticks
 from adapters.templates import CONTEXT_WORDS
 from adapters.through import AsLearnt, Through
@@ -89,13 +90,6 @@ class CoOpSettings:
             chunk=(1, 4096), seed=(0, 2**63 - 1), weight_decay=(0, 1), anchor=(0, 1000), heldout=(0, 0.9),
             learning_rate=(1e-9, 1),
         )  # fmt: skip
-
-
-def check_ranges(settings: object, **ranges: tuple[float, float]) -> None:
-    """Raises `ValueError` for a setting outside its bounds, or not a number."""
-    for name, (low, high) in ranges.items():
-        if not low <= getattr(settings, name) <= high:
-            raise ValueError(f"{name} must lie in {low} to {high}")
 
 
 def start_context(backbone: Backbone, settings: CoOpSettings, classes: int) -> Tensor:

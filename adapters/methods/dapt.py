@@ -40,7 +40,6 @@ from adapters.methods.coop import (
     Seen,
     anchored,
     check_negatives,
-    check_ranges,
     fit_context,
     fit_ticks,
     in_learnt_context,
@@ -48,6 +47,7 @@ from adapters.methods.coop import (
 )
 from adapters.methods.few_shot import Images, SupportImages, heldout_info, heldout_scale, plain_rows
 from adapters.prompted_classes import PromptedClasses
+from adapters.ranges import check_ranges
 from adapters.support_features import feature_ticks
 from adapters.support_stems import SupportStems
 

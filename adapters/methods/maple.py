@@ -32,9 +32,10 @@ from adapters.clip import Backbone
 from adapters.errors import BackboneError
 from adapters.fitting import checked_support
 from adapters.methods.class_texts import background_row, ticker
-from adapters.methods.coop import RANDOM_START, CoOpSettings, anchored, check_negatives, check_ranges, fit_context
+from adapters.methods.coop import RANDOM_START, CoOpSettings, anchored, check_negatives, fit_context
 from adapters.methods.few_shot import SupportImages, heldout_info, heldout_scale, plain_rows
 from adapters.prompted_classes import PromptedClasses
+from adapters.ranges import check_ranges
 from adapters.support_features import feature_ticks
 from adapters.support_stems import SupportStems
 from adapters.templates import CONTEXT_WORDS

@@ -17,10 +17,11 @@ from adapters.base import ClassState, ImageNeeds, InfoValue, LabelSet, Progress,
 from adapters.checkpoint import settings_version
 from adapters.clip import Backbone
 from adapters.errors import OptionError
-from adapters.methods.coop import CoOp, CoOpSettings, check_ranges
+from adapters.methods.coop import CoOp, CoOpSettings
 from adapters.methods.maple import MaPLe, MaPLeSettings
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
 from adapters.quantization import INTERVAL, THRESHOLD, AfterTraining, StraightThrough
+from adapters.ranges import check_ranges
 from adapters.stored_prompts import CONTEXT, PACKED, class_weights, packed_extras, packed_size, unpacked
 from adapters.through import Through
 

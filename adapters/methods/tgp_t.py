@@ -23,6 +23,7 @@ from adapters.errors import BackboneError
 from adapters.fitting import checked_support, fit, minibatches, split_support
 from adapters.methods.class_texts import background_row, blend_descriptions, named_texts, templated, ticker
 from adapters.methods.few_shot import heldout_info
+from adapters.ranges import check_ranges
 from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
 from adapters.text_guidance import Judge, Lesson, image_scores, lesson_loss, targets
 from adapters.token_cache import IMAGES_AT_ONCE, cache_ticks, support_tokens
@@ -57,20 +58,11 @@ class TGPTSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("steps", 0, 100_000),
-            ("batch", 1, 1024),
-            ("category_queries", 1, 64),
-            ("content_queries", 1, 128),
-            ("augmented_views", 0, 64),
-            ("check_every", 1, 100_000),
-            ("seed", 0, 2**31 - 1),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must lie in {low} to {high}")
-        for name, most in (("learning_rate", 1.0), ("weight_decay", 1.0), ("head_mix", 1.0), ("heldout", 0.9)):
-            if not 0 <= getattr(self, name) <= most:  # NaN fails too
-                raise ValueError(f"{name} must lie in 0 to {most}")
+        check_ranges(
+            self, steps=(0, 100_000), batch=(1, 1024), category_queries=(1, 64), content_queries=(1, 128),
+            augmented_views=(0, 64), check_every=(1, 100_000), seed=(0, 2**31 - 1), learning_rate=(0, 1.0),
+            weight_decay=(0, 1.0), head_mix=(0, 1.0), heldout=(0, 0.9),
+        )  # fmt: skip
 
 
 class TGPT:

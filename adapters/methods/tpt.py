@@ -24,6 +24,7 @@ from adapters.clip import Backbone
 from adapters.layout import Position, PromptLayout, lay_out
 from adapters.methods.class_texts import OwnedTexts, background_row, blend_descriptions, named_texts, ticker
 from adapters.methods.zero_shot import ZeroShot, ZeroShotSettings
+from adapters.ranges import check_ranges
 from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
 from adapters.towers import TextTower
 
@@ -43,9 +44,7 @@ class TPTSettings:
     """Prompts encoded with a graph at a time. Larger label sets cost one more pass, and no more memory."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("views", 1, 512), ("steps", 0, 100), ("chunk", 1, 4096)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must lie in {low} to {high}")
+        check_ranges(self, views=(1, 512), steps=(0, 100), chunk=(1, 4096))
         if not (0 < self.learning_rate <= 1 and 0 < self.keep <= 1):  # NaN fails both
             raise ValueError("learning_rate and keep must lie in (0, 1]")
 

@@ -11,7 +11,7 @@ from service.http.deps import CoreDep, WaitDep
 from service.http.prefer import applied
 from service.http.problems import problem_answers
 from service.routes.bodies import read_json
-from service.routes.label_sets import class_name, shown
+from service.routes.label_sets import accepted, class_name, shown
 from service.schemas import ClassesRequest, FitRequest, LabelSetAnswer
 
 router = APIRouter(prefix="/v1/label-sets/{label_set}")
@@ -38,7 +38,7 @@ async def start_fit(label_set: str, request: Request, core: CoreDep, wait: WaitD
     record, working = await core.fits.start(label_set, body.adapter, body.options, body.deadline_seconds)
     if wait:
         await core.label_sets.flight(record).settled(wait)
-        record = await core.label_sets.find(record.id)
+        record = await core.label_sets.find(record.id)  # its fit may have failed meanwhile, which is written there
     headers = {"Location": f"/v1/label-sets/{record.id}", **applied(wait)}
     return JSONResponse(await shown(core, record), 202 if working else 200, headers)
 
@@ -63,7 +63,4 @@ async def cancel_fit(label_set: str, core: CoreDep) -> Response:
 async def add_classes(label_set: str, request: Request, core: CoreDep, wait: WaitDep) -> Response:
     body = await read_json(request, ClassesRequest)
     record, new = await core.fits.add_classes(label_set, [class_name(entry) for entry in body.classes])
-    if wait:
-        await core.label_sets.flight(record).settled(wait)
-    headers = {"Location": f"/v1/label-sets/{record.id}", **applied(wait)}
-    return JSONResponse(await shown(core, record), 202 if new else 200, headers)
+    return await accepted(core, record, working=new, wait=wait)

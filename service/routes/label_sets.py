@@ -57,10 +57,7 @@ async def create_label_set(request: Request, core: CoreDep, wait: WaitDep) -> Re
         options=body.options,
         name=body.name,
     )
-    if wait:
-        await core.label_sets.flight(record).settled(wait)
-    headers = {"Location": f"/v1/label-sets/{record.id}", **applied(wait)}
-    return JSONResponse(await shown(core, record), 202 if new else 200, headers)
+    return await accepted(core, record, working=new, wait=wait)
 
 
 @router.get(
@@ -149,6 +146,14 @@ async def known(core: Core, record: Record) -> Snapshot:
         return await core.label_sets.snapshot(record)
     except ServiceError as error:  # its method is not served by this installation
         return Snapshot("failed", 0.0, error.detail)
+
+
+async def accepted(core: Core, record: Record, *, working: bool, wait: int) -> Response:
+    """The label set after up to `wait` seconds of whatever was begun for it; 202 when something was."""
+    if wait:
+        await core.label_sets.flight(record).settled(wait)
+    headers = {"Location": f"/v1/label-sets/{record.id}", **applied(wait)}
+    return JSONResponse(await shown(core, record), 202 if working else 200, headers)
 
 
 async def shown(core: Core, record: Record) -> dict[str, Any]:
