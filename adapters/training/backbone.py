@@ -15,7 +15,7 @@ import torch
 from open_clip import CLIP
 from torch import Tensor
 
-from adapters.training.align import Material, align, load_photos
+from adapters.training.align import Material, align, initialise_projection, load_photos, refine
 from adapters.training.calibrate import calibrate, centre_texts, left_out_classes
 from adapters.training.concepts import build_concepts, with_photos
 from adapters.training.corpus import Corpus, build_corpus
@@ -25,7 +25,7 @@ from adapters.training.export import WEIGHTS_FILE, export_card, export_reference
 from adapters.training.files import save
 from adapters.training.mentions import mentions, nouns_by_word
 from adapters.training.names import Name, commonness
-from adapters.training.pseudo import load_domains
+from adapters.training.pseudo import load_domains, offset_directions
 from adapters.training.senses import write_names
 from adapters.training.teacher import Teacher, build_teacher
 from adapters.training.tower import build_model
@@ -35,7 +35,8 @@ from adapters.training.wordnet import WordNet, read_wordnet
 logger = logging.getLogger(__name__)
 
 SEED = 0
-DISTIL_STEPS, ALIGN_STEPS = 1000, 3200
+DISTIL_STEPS, ALIGN_STEPS, REFINE_STEPS = 1000, 3200, 2000
+MOST_COMMON_REFINED = 40.0  # times as often as a word that is never used
 QUICK_DIVISOR = 10
 
 
@@ -92,10 +93,20 @@ class Build:
         if self._path("aligned").exists():
             return
         model = self._load("distilled")
-        align(model, self._material(), ALIGN_STEPS // self.divisor, self._path("snapshot"), SEED)
+        align(model, self._material(self.frequency), ALIGN_STEPS // self.divisor, self._path("snapshot"), SEED)
         save(model.state_dict(), self._path("aligned"))
 
-    def _material(self) -> Material:
+    def refine(self) -> None:
+        """Phase 3: both once more, with everyday names in every step; then drawn back to where alignment started."""
+        if self._path("refined").exists():
+            return
+        model, start = self._load("aligned"), self._load("distilled")
+        material = self._material(commonness(self.names, self.wordnet, MOST_COMMON_REFINED))
+        initialise_projection(start, material, offset_directions(material.teacher.rows, material.domains))
+        refine(model, start, material, REFINE_STEPS // self.divisor, self._path("snapshot"), SEED + 2)
+        save(model.state_dict(), self._path("refined"))
+
+    def _material(self, frequency: Tensor) -> Material:
         domains = load_domains(self.work, left_out_classes(self.work))
         concepts = build_concepts(self.data, self.names, self.wordnet, domains)
         photos, captions = load_photos(self.data, self.work) if self.captions else ([], [])
@@ -109,7 +120,7 @@ class Build:
             head=imagenet_head(),
             domains=domains,
             concepts=concepts,
-            frequency=self.frequency,
+            frequency=frequency,
             corpus=CorpusSampler(self.corpus, self.names, self.frequency, SEED + 1),
             shifts=self.corpus.shifts,
             photos=photos,
@@ -119,7 +130,7 @@ class Build:
 
     def export(self) -> None:
         """Calibrate, write the files, and report figures; evaluation sets are read here and nowhere else."""
-        model = self._load("aligned")
+        model = self._load("refined")
         photos = load_photos(self.data, self.work)[0][:1] if self.captions else []
         centre_texts(model, self.work, photos)
         scale = calibrate(model, self.work)
@@ -154,6 +165,7 @@ PHASES: dict[str, Callable[[Build], None]] = {
     "targets": Build.targets,
     "distil": Build.distil,
     "align": Build.align,
+    "refine": Build.refine,
     "export": Build.export,
 }
 
