@@ -25,6 +25,13 @@ def get_core(runtime: RuntimeDep) -> Core:
     return runtime.core
 
 
+def client_of(request: Request) -> str:
+    """Who pays for a request: whose turn it is when many wait, and whose limits it counts towards."""
+    return "local"
+
+
+ClientDep = Annotated[str, Depends(client_of)]
+
 CoreDep = Annotated[Core, Depends(get_core)]
 
 
