@@ -253,7 +253,7 @@ def align(model: CLIP, material: Material, steps: int, snapshot: Path, seed: int
     _train(model, Aligner(model, material, seed), ALIGNMENT, steps, snapshot)
 
 
-def refine(model: CLIP, start: CLIP, material: Material, steps: int, snapshot: Path, seed: int) -> None:
+def refine(model: CLIP, start: CLIP, material: Material, steps: int, snapshot: Path, *, seed: int) -> None:
     """Go on in place with other weights of the losses, and draw the result back towards `start`.
 
     Drawing back keeps what distillation knew of names that alignment seldom shows, and of images like no photograph.

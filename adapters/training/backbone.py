@@ -103,7 +103,7 @@ class Build:
         model, start = self._load("aligned"), self._load("distilled")
         material = self._material(commonness(self.names, self.wordnet, MOST_COMMON_REFINED))
         initialise_projection(start, material, offset_directions(material.teacher.rows, material.domains))
-        refine(model, start, material, REFINE_STEPS // self.divisor, self._path("snapshot"), SEED + 2)
+        refine(model, start, material, REFINE_STEPS // self.divisor, self._path("snapshot"), seed=SEED + 2)
         save(model.state_dict(), self._path("refined"))
 
     def _material(self, frequency: Tensor) -> Material:

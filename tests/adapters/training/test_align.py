@@ -11,7 +11,15 @@ import torch.nn.functional as F
 from open_clip import CLIP
 from torch import Tensor
 
-from adapters.training.align import IMAGES_PER_CONCEPT, Aligner, Material, align, initialise_projection
+from adapters.training.align import (
+    IMAGES_PER_CONCEPT,
+    Aligner,
+    Material,
+    align,
+    draw_back,
+    initialise_projection,
+    refine,
+)
 from adapters.training.concepts import Concept
 from adapters.training.corpus import Corpus, all_templates
 from adapters.training.distil import CorpusSampler
@@ -147,3 +155,22 @@ def test_a_run_is_deterministic_and_leaves_the_trunk_alone(model: CLIP, material
     changed = {name for name, parameter in before.named_parameters() if not torch.equal(parameter, one[name])}
     assert {"visual.head.proj.weight", "token_embedding.weight", "text_projection", "logit_scale"} <= changed
     assert not [name for name in changed if name.startswith("visual.") and not name.startswith("visual.head")]
+
+
+def test_refinement_goes_on_where_it_stands_and_leaves_the_start_alone(
+    model: CLIP, material: Material, tmp_path: Path
+) -> None:
+    start, before = deepcopy(model), deepcopy(model)
+    refine(model, start, material, 12, tmp_path / "snapshot.pt", seed=0)
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before.state_dict()[name])}
+    assert {"visual.head.proj.weight", "token_embedding.weight", "logit_scale"} <= moved
+    assert all(torch.equal(value, before.state_dict()[name]) for name, value in start.state_dict().items())
+
+
+def test_drawing_back_is_a_straight_line_between_two_models(model: CLIP) -> None:
+    end, start = deepcopy(model), deepcopy(model)
+    with torch.no_grad():
+        end.text_projection += 1.0
+    draw_back(end, start, 0.25)
+    assert torch.allclose(end.text_projection, start.text_projection + 0.75)
+    assert torch.equal(end.visual.head.proj.weight, start.visual.head.proj.weight)
