@@ -10,6 +10,7 @@ import click
 from rich.progress import Progress
 
 from adapters.clip import Backbone, load_backbone
+from adapters.evaluation.ablation import ablation as ablation_table
 from adapters.evaluation.controls import full_table
 from adapters.evaluation.costs import CostPlan, costs_of
 from adapters.evaluation.files import markdown_report, write_report
@@ -81,6 +82,7 @@ class Asked:
 @click.option("--seeds", callback=_seeds, default="3", show_default=True, help="A list such as 1,2,3, or how many.")
 @click.option("--from", "source_set", default="", help="Set to learn on (cross-dataset, domain-shift).")
 @click.option("--source", type=FolderThere, help="Labelled source images: adds controls that are trained on them.")
+@click.option("--ablation", is_flag=True, help="With --source: every stage, loss and choice of Self-TPT as a row.")
 @click.option("--max-images", type=click.IntRange(min=1), help="At most so many test images of each class.")
 @click.option("--reuse-features", is_flag=True, help="Fits share the features of their images; their time is less.")
 @click.option("--backbone", default="bundled", show_default=True)
@@ -101,6 +103,7 @@ def evaluate(
     seeds: tuple[int, ...],
     source_set: str,
     source: Path | None,
+    ablation: bool,
     max_images: int | None,
     reuse_features: bool,
     backbone: str,
@@ -117,6 +120,8 @@ def evaluate(
     """
     if source and not out:
         raise click.UsageError("--source needs --out, where the trained controls are kept")
+    if ablation and not source:
+        raise click.UsageError("--ablation needs --source, the images that its rows are trained on")
     if (protocol in ONE_SOURCE) != bool(source_set):
         raise click.UsageError(f"--from names the set to learn on in {' and '.join(ONE_SOURCE)}, and only there")
     asked = Asked(out, cost, cost_on, device, as_json, prompts)
@@ -126,8 +131,9 @@ def evaluate(
         towers = load_backbone(backbone, device=device, source_dir=prompts)
         towers = remembering(towers) if reuse_features else towers
         bars.remove_task(loading)
-        rows = [*parse_contenders(methods or ",".join(names) or usual_methods(protocol)), *_trained(source, towers,
-                seeds, out, bars)]  # fmt: skip
+        rows = parse_contenders(methods or ",".join(names) or usual_methods(protocol))
+        if source and out:
+            rows = [*rows, *_trained(towers, source, out, seeds, bars, taken_apart=ablation)]
         plan = Plan(
             protocol,
             chosen(every, [name.strip() for name in sets.split(",") if name.strip()]),
@@ -231,12 +237,11 @@ def _say(number: int, total: int, entries: Sequence[Measured], bars: Progress) -
 
 
 def _trained(
-    source: Path | None, backbone: Backbone, seeds: Sequence[int], out: Path | None, bars: Progress
+    backbone: Backbone, source: Path, out: Path, seeds: Sequence[int], bars: Progress, *, taken_apart: bool
 ) -> list[Contender]:
-    if source is None or out is None:
-        return []
     features = source_features(source, backbone, cache=out / "features")
-    table = full_table(backbone, features, seeds=seeds, folder=out / "controls", tell=_teller(bars))
+    rows = ablation_table if taken_apart else full_table
+    table = rows(backbone, features, seeds=seeds, folder=out / "controls", tell=_teller(bars))
     return [Trained(label, method) for label, method in table.items() if label not in CONTROL_LABELS]
 
 

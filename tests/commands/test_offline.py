@@ -105,6 +105,8 @@ def test_trained_controls_need_a_folder_to_be_kept_in(model_folder: Path, photos
     result = selftpt("eval", "--data", photos, "--source", photos, "--backbone", model_folder, "--adapter", "zero-shot")
     assert result.exit_code == 2
     assert "--source needs --out" in result.output
+    result = selftpt("eval", "--data", photos, "--ablation", "--backbone", model_folder, "--adapter", "zero-shot")
+    assert (result.exit_code, "--ablation needs --source" in result.output) == (2, True)
 
 
 def test_data_that_cannot_carry_the_protocol_is_one_readable_line(model_folder: Path, photos: Path) -> None:
