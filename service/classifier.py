@@ -129,7 +129,9 @@ class Classifier:
         if (options.labels is None) == (options.label_set is None):
             raise Unprocessable("give exactly one of `label_set` and `labels`", field="labels")
         if options.labels is not None:
-            return await self._label_sets.inline(options.labels, options.adapter)
+            return await self._label_sets.inline(options.labels, options.adapter, options.templates)
+        if options.templates:
+            raise Unprocessable("templates go with `labels`; a label set has its own", field="templates")
         assert options.label_set is not None
         record = await self._label_sets.find(options.label_set)
         return self._label_sets.plan(record, options.adapter)

@@ -91,14 +91,14 @@ class LabelSets:
     def plan(self, record: Record, adapter: str | None = None) -> Plan:
         return self.planner.of(record, adapter)
 
-    async def inline(self, names: Sequence[str], adapter: str | None = None) -> Plan:
+    async def inline(self, names: Sequence[str], adapter: str | None = None, templates: Sequence[str] = ()) -> Plan:
         """A plan for class names that come with the request and leave no record."""
         self._limits.count_classes(len(names), "labels")
-        key = (tuple(names), adapter)
+        key = (tuple(names), adapter, tuple(templates))
         known = self.planner.known(key)
         if known is not None:
             return known
-        labels = label_set([ClassName.of(name) for name in names], (), self._limits)
+        labels = label_set([ClassName.of(name) for name in names], tuple(templates), self._limits)
         await check_tokens(labels, self._backbone)
         return self.planner.plain(key, labels, adapter, {})
 

@@ -46,9 +46,10 @@ class ClassesRequest(Body):
 
 
 class ClassifyOptions(Body):
-    """Exactly one of `labels` and `label_set`."""
+    """Exactly one of `labels` and `label_set`. `templates` go with `labels`; a label set has its own."""
 
     labels: Annotated[list[str], Field(min_length=1)] | None = None
+    templates: list[str] = []
     label_set: str | None = None
     adapter: str | None = None
     top_k: Annotated[int, Field(ge=1)] = 5
@@ -104,8 +105,11 @@ class ClassifyAnswer(BaseModel):
 
 
 class LabelSetSummary(BaseModel):
+    """`former_name` is the name that it had until other content took it over: it is an earlier version of that."""
+
     id: str
     name: str | None
+    former_name: str | None = None
     status: Status
     progress: float
     adapter: str
@@ -115,13 +119,15 @@ class LabelSetSummary(BaseModel):
 
 class FitAnswer(BaseModel):
     """What was asked for; `support` is the digest of the images it learns from. Progress and outcome are those of the
-    label set."""
+    label set. `former` is the fit that served before this one, and serves until this one is ready."""
 
     adapter: str
     options: dict[str, OptionValue]
     support: str
     deadline_seconds: float | None
     created: float
+    error: str | None = None
+    former: FitAnswer | None = None
 
 
 class LabelSetAnswer(LabelSetSummary):
@@ -184,15 +190,38 @@ class Mistaken(BaseModel):
     images: int
 
 
+class ReliabilityBin(BaseModel):
+    """Of the images whose best score lies between `lower` and `upper`: how many, their mean score, and the share that
+    was right."""
+
+    lower: float
+    upper: float
+    images: int
+    confidence: float
+    top1: float
+
+
+class WrongImage(BaseModel):
+    """An image of the class `label` that was found to be `found`, with this score."""
+
+    filename: str
+    label: str
+    found: str
+    score: float
+
+
 class Report(BaseModel):
     """`top1` and `ece` as shares (0 to 1), null without images. `confusion` has a row per class and a column per
-    answer, in label order; null for more than 200 classes. `mistaken` lists the most frequent errors."""
+    answer, in label order; null for more than 200 classes. `mistaken` lists the most frequent errors, `worst` the
+    images with the surest ones, `reliability` the bins of score that have images."""
 
     top1: float | None
     ece: float | None
     per_class: list[ClassScore]
     confusion: list[list[int]] | None
     mistaken: list[Mistaken]
+    reliability: list[ReliabilityBin]
+    worst: list[WrongImage]
 
 
 class ImageFailure(BaseModel):
@@ -201,11 +230,14 @@ class ImageFailure(BaseModel):
 
 
 class EvaluationAnswer(BaseModel):
+    """`info` is of the class state that scored the images."""
+
     label_set: str
     adapter: str
     served_by: str
     adapted: bool
     status: Status
+    info: dict[str, OptionValue]
     images: int
     failures: list[ImageFailure]
     served: Report

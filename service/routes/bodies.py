@@ -20,6 +20,9 @@ BODY_TYPES = (*FORMATS.values(), "application/octet-stream", "multipart/form-dat
 IMAGE_FIELDS = {"images", "image"}
 """The first is documented; the other is what one writes by hand for a single file."""
 
+LISTS = {"labels", "templates"}
+"""Form fields that may be repeated."""
+
 LARGE_JSON = 1 << 19
 """Bytes from which base64 is unwrapped in a thread."""
 
@@ -94,7 +97,7 @@ def _form_options(form: FormData) -> ClassifyOptions:
         if isinstance(value, UploadFile):
             if key not in IMAGE_FIELDS:
                 raise Unprocessable(f"{key}: files belong into the field `images`", field=key)
-        elif key == "labels":
+        elif key in LISTS:
             given.setdefault(key, []).append(value)
         elif value != "":
             given[key] = value

@@ -27,6 +27,7 @@ _FORM = {
     "properties": {
         "images": {"type": "array", "items": _BINARY["schema"]},
         "labels": {"type": "array", "items": {"type": "string"}},
+        "templates": {"type": "array", "items": {"type": "string"}},
         "label_set": {"type": "string"},
         "adapter": {"type": "string"},
         "top_k": {"type": "integer", "minimum": 1, "default": 5},
@@ -51,6 +52,7 @@ def query_options(
     *,
     label_set: Annotated[str | None, Query()] = None,
     labels: Annotated[list[str] | None, Query()] = None,
+    templates: Annotated[list[str] | None, Query()] = None,
     adapter: Annotated[str | None, Query()] = None,
     top_k: Annotated[int, Query(ge=1)] = 5,
     scores: Annotated[ScoreKind, Query()] = "softmax",
@@ -59,6 +61,7 @@ def query_options(
     return ClassifyOptions.model_construct(
         label_set=label_set,
         labels=split_labels(labels),
+        templates=templates or [],
         adapter=adapter,
         top_k=top_k,
         scores=scores,

@@ -40,6 +40,21 @@ async def test_labels_may_be_one_text_with_commas(tiny_backbone: Backbone) -> No
     assert {p["label"] for p in many.json()["results"][0]["predictions"]} == {"cat", "dog, wet"}
 
 
+async def test_inline_labels_may_bring_their_templates(tiny_backbone: Backbone) -> None:
+    params: dict[str, str | list[str]] = {"labels": "cat,dog", "adapter": "zero-shot"}
+    async with served(tiny_backbone) as site:
+        site.slow.go.set()
+        plain = await site.http.post("/v1/classify", params=params, content=photo(), headers=PNG)
+        own = params | {"templates": ["a sketch of a {}.", "some {}"]}
+        drawn = await site.http.post("/v1/classify", params=own, content=photo(), headers=PNG)
+        form = await site.http.post("/v1/classify", data=own, files={"images": photo()})
+        made = (await site.http.post("/v1/label-sets", json={"classes": ["cat", "dog"]})).json()["id"]
+        own = {"label_set": made, "templates": "a {}"}
+        refused = await site.http.post("/v1/classify", params=own, content=photo(), headers=PNG)
+    assert plain.json()["label_set"] != drawn.json()["label_set"] == form.json()["label_set"]
+    assert (refused.status_code, refused.json()["field"]) == (422, "templates")
+
+
 async def test_answers_say_whether_they_are_adapted(tiny_backbone: Backbone) -> None:
     async with served(tiny_backbone) as site:
         url = "/v1/classify?labels=cat,dog"
