@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 import anyio
 import torch
+from torch import Tensor
 
 from adapters.base import ImageNeeds
-from adapters.evaluation.metrics import calibration_error
+from adapters.evaluation.metrics import BINS, calibration_error
 from service.decode import Decoder
 from service.engine import Engine, Scores
 from service.errors import DeadlineExceeded, LimitExceeded, ServiceError, Unprocessable
@@ -31,6 +32,7 @@ MATRIX_CLASSES = 200
 """Up to so many classes the confusion matrix is given whole."""
 
 WORST_PAIRS = 100
+WORST_IMAGES = 50
 
 
 class EvaluationLimits(Protocol):
@@ -56,6 +58,7 @@ class Seen:
     row: int
     found: int
     confidence: float
+    filename: str = ""
 
 
 class Evaluator:
@@ -96,6 +99,7 @@ class Evaluator:
             "served_by": served.by,
             "adapted": served.adapted,
             "status": served.status,
+            "info": dict(served.state.info),
             "images": len(pairs),
             "failures": failures,
             "served": report([one for one, _ in pairs], names),
@@ -117,7 +121,9 @@ class Evaluator:
         scored = iter(await self._engine.classify([job for job in jobs if isinstance(job, ImageJob)]))
         outcomes = [next(scored) if isinstance(job, ImageJob) else job for job in jobs]
         return [
-            Seen(image.row, outcome.rows[0], outcome.scores[0]) if isinstance(outcome, Scores) else outcome
+            Seen(image.row, outcome.rows[0], outcome.scores[0], image.filename)
+            if isinstance(outcome, Scores)
+            else outcome
             for image, outcome in zip(images, outcomes, strict=True)
         ]
 
@@ -146,7 +152,35 @@ def report(seen: Sequence[Seen], names: Sequence[str]) -> dict[str, Any]:
             {"label": names[row], "found": names[found], "images": count}
             for (row, found), count in mistaken.most_common(WORST_PAIRS)
         ],
+        "reliability": reliability(confidence_N, correct_N),
+        "worst": [
+            {"filename": one.filename, "label": names[one.row], "found": names[one.found], "score": one.confidence}
+            for one in worst(seen)
+        ],
     }
+
+
+def reliability(confidence_N: Tensor, correct_N: Tensor) -> list[dict[str, Any]]:
+    """The bins that `calibration_error` sums over, those without images left out."""
+    bin_N = (confidence_N * BINS).long().clamp(max=BINS - 1)
+    members = [(place, bin_N == place) for place in range(BINS)]
+    return [
+        {
+            "lower": place / BINS,
+            "upper": (place + 1) / BINS,
+            "images": int(inside_N.sum()),
+            "confidence": float(confidence_N[inside_N].mean()),
+            "top1": float(correct_N[inside_N].mean()),
+        }
+        for place, inside_N in members
+        if inside_N.any()
+    ]
+
+
+def worst(seen: Sequence[Seen]) -> list[Seen]:
+    """The images that were taken for something else, the surest errors first."""
+    wrong = [one for one in seen if one.row != one.found]
+    return sorted(wrong, key=lambda one: -one.confidence)[:WORST_IMAGES]
 
 
 def matrix(seen: Sequence[Seen], classes: int) -> list[list[int]]:

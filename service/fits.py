@@ -22,6 +22,7 @@ from adapters.base import ClassName, InfoValue, LabelSet, Support
 from service.decode import Decoder
 from service.errors import ClosedSet, LimitExceeded, NotFound, ServiceError, Unprocessable
 from service.label_sets import LabelSets
+from service.plans import Plan
 from service.records import Fit, Record
 from service.support import Shelf, SupportImage, SupportShelves
 
@@ -93,6 +94,20 @@ class Fits:
         await self._sets.records.change(record.id, lambda now: replace(now, fit=fit.former) if now.fit == fit else now)
         if plan.held is None:
             await self._sets.states.forget(plan.want.key)
+
+    async def trial(self, record: Record, adapter: str) -> Plan:
+        """What it takes to measure a method on a label set. One that learns from support images is fitted to those
+        that there are now; the label set goes on serving what it serves. Asking for that fit later finds it done."""
+        own = self._sets.plan(record)
+        if adapter == own.name and own.held is None:
+            return own
+        needed = self._sets.planner.support_needed(adapter)
+        digest, shelf = await self._sets.shelves.freeze(record.id)
+        if not needed or (adapter == AUTO and not shelf):
+            return self._sets.plan(record, adapter)
+        self._check_method(adapter, {})
+        check_counts(record.labels, shelf, needed, adapter)
+        return self._sets.planner.trial(record, Fit(adapter, {}, digest, self._max_seconds))
 
     async def add_classes(self, ref: str, classes: Sequence[ClassName]) -> tuple[Record, bool]:
         """The label set with more classes at its end, and whether it is new. It takes over the name and the support

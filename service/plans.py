@@ -57,6 +57,12 @@ class Served:
     status: Status
 
     @property
+    def key(self) -> str:
+        """Under which this class state is found."""
+        wants = (self.plan.want, *self.plan.fallbacks)
+        return next((want.key for want in wants if want.adapter is self.adapter), self.plan.want.key)
+
+    @property
     def by(self) -> str:
         """The method whose class state it is."""
         return str(self.state.info.get("chosen", self.adapter.name))
@@ -138,6 +144,11 @@ class Planner:
             )
         key = (record.id, fit and (fit.created, fit.error, fit.former and fit.former.created))
         return self.known(key) or self._remember(key, self._of(record))
+
+    def trial(self, record: Record, fit: Fit) -> Plan:
+        """Of a fit that is no part of the record: for measuring it, not for serving the label set."""
+        fallbacks = self._own_wants(record.labels, self._build(ZERO_SHOT, {}))
+        return Plan(record.id, fit.adapter, self._fit_want(record, fit), tuple(fallbacks))
 
     def plain(self, key: object, labels: LabelSet, name: str | None, options: Mapping[str, InfoValue]) -> Plan:
         """A plan for a method that learns from the class names alone."""

@@ -47,7 +47,7 @@ class Fit:
 @dataclass(frozen=True, slots=True)
 class Record:
     """`id` is the hash of content, adapter and options; the other fields are no part of it. `auto`: the adapter was
-    chosen by the service."""
+    chosen by the service. `former_name`: the name it had until other content took it over."""
 
     id: str
     labels: LabelSet
@@ -57,6 +57,7 @@ class Record:
     created: float = 0.0
     auto: bool = False
     fit: Fit | None = None
+    former_name: str | None = None
 
 
 def record_id(labels: LabelSet, adapter: str, options: Mapping[str, InfoValue]) -> str:
@@ -68,6 +69,7 @@ def encode_record(record: Record) -> bytes:
         "schema": RECORD_SCHEMA,
         "id": record.id,
         "name": record.name,
+        "former_name": record.former_name,
         "classes": [[c.name, c.aliases, c.descriptions] for c in record.labels.classes],
         "templates": record.labels.templates,
         "adapter": record.adapter,
@@ -95,6 +97,7 @@ def decode_record(data: bytes) -> Record:
             created=content["created"],
             auto=content.get("auto", False),
             fit=_fit(content.get("fit")),
+            former_name=content.get("former_name"),
         )
     except (ValueError, KeyError, TypeError, AdapterError) as error:
         raise StoreError(f"a stored label-set record cannot be read: {error}") from error
@@ -102,6 +105,10 @@ def decode_record(data: bytes) -> Record:
 
 def _fit(content: dict[str, Any] | None) -> Fit | None:
     return None if content is None else Fit(**{**content, "former": _fit(content["former"])})
+
+
+def _named(record: Record, name: str | None) -> Record:
+    return record if name is None else replace(record, name=name, former_name=None)
 
 
 class RecordBook:
@@ -119,7 +126,7 @@ class RecordBook:
         """The record as stored, and whether it is new. A `name` is moved here from whatever had it."""
         async with self._writing:
             known = await self._load(record.id)
-            stored = record if known is None else replace(known, name=record.name or known.name)
+            stored = record if known is None else _named(known, record.name)
             if stored != known:
                 await self._save(stored)
             if record.name is not None:
@@ -169,7 +176,7 @@ class RecordBook:
         self._memory.pop(key, None)
         former = await self._load(before.decode()) if before else None
         if former is not None and former.name == name:
-            await self._save(replace(former, name=None))
+            await self._save(replace(former, name=None, former_name=name))
 
     async def _load(self, one: str) -> Record | None:
         data = await self._store.get(f"record:{one}")

@@ -220,8 +220,8 @@ class Report(BaseModel):
     per_class: list[ClassScore]
     confusion: list[list[int]] | None
     mistaken: list[Mistaken]
-    reliability: list[ReliabilityBin]
-    worst: list[WrongImage]
+    reliability: list[ReliabilityBin] = []
+    worst: list[WrongImage] = []
 
 
 class ImageFailure(BaseModel):
@@ -237,7 +237,7 @@ class EvaluationAnswer(BaseModel):
     served_by: str
     adapted: bool
     status: Status
-    info: dict[str, OptionValue]
+    info: dict[str, OptionValue] = {}
     images: int
     failures: list[ImageFailure]
     served: Report

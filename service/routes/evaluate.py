@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from adapters.base import LabelSet
+from adapters.errors import SupportError
 from service.archives import MAGIC, ArchiveLimits, read_archive
-from service.errors import LimitExceeded, Unprocessable
+from service.core import Core
+from service.errors import Conflict, LimitExceeded, Unprocessable
 from service.evaluation import Labelled
 from service.http.connection import while_connected
 from service.http.deps import CoreDep, RuntimeDep, WaitDep
 from service.http.prefer import applied
 from service.http.problems import problem_answers
+from service.records import Record
 from service.routes.bodies import media_type
 from service.routes.uploads import FORM, class_row, read_form, rows_by_name
 from service.schemas import EvaluationAnswer
@@ -32,7 +35,7 @@ UNNAMED_FIELDS = {"images", "image"}
 _BINARY = {"type": "string", "format": "binary"}
 BODY: dict[str, Any] = {
     "requestBody": {
-        "required": True,
+        "required": False,
         "content": {
             FORM: {
                 "schema": {
@@ -55,15 +58,27 @@ Given = tuple[str, str, bytes]
     operation_id="evaluate_label_set",
     responses={
         200: {"model": EvaluationAnswer, "description": "The served class state beside plain zero-shot."},
-        **problem_answers(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
+        **problem_answers(400, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504),
     },
     openapi_extra=BODY,
 )
-async def evaluate(label_set: str, request: Request, runtime: RuntimeDep, core: CoreDep, wait: WaitDep) -> Response:
+async def evaluate(
+    label_set: str,
+    request: Request,
+    runtime: RuntimeDep,
+    core: CoreDep,
+    wait: WaitDep,
+    *,
+    adapter: Annotated[str | None, Query()] = None,
+    source: Annotated[Literal["upload", "support"], Query()] = "upload",
+) -> Response:
     record = await core.label_sets.find(label_set)
     with runtime.evaluations:
-        images = labelled(await given_images(request, runtime.settings), record.labels)
-        plan = core.label_sets.plan(record)
+        if source == "support":
+            images = await support_images(core, record)
+        else:
+            images = labelled(await given_images(request, runtime.settings), record.labels)
+        plan = core.label_sets.plan(record) if adapter is None else await core.fits.trial(record, adapter)
         answer = await while_connected(request, core.evaluator.evaluate(plan, images, wait=wait))
     return JSONResponse(answer, headers=applied(wait))
 
@@ -85,6 +100,20 @@ async def given_images(request: Request, settings: Settings) -> list[Given]:
     if len(given) > settings.max_evaluation_images:
         raise LimitExceeded("max_evaluation_images", settings.max_evaluation_images, actual=len(given), field="images")
     return given
+
+
+async def support_images(core: Core, record: Record) -> list[Labelled]:
+    """Those that the label set has now; the file name is the class and the beginning of the digest."""
+    shelf = await core.label_sets.shelves.all(record.id)
+    names = record.labels.names
+    try:
+        return [
+            Labelled(await core.label_sets.shelves.read(record.id, row, one), row, f"{names[row]}/{one.digest[:12]}")
+            for row in sorted(shelf)
+            for one in shelf[row]
+        ]
+    except SupportError as error:
+        raise Conflict("the support images were changed meanwhile; ask again", label_set=record.id) from error
 
 
 async def unpacked(data: bytes, settings: Settings) -> list[Given]:

@@ -133,6 +133,7 @@ def summary(record: Record, snapshot: Snapshot) -> dict[str, Any]:
     return {
         "id": record.id,
         "name": record.name,
+        "former_name": record.former_name,
         "status": snapshot.status,
         "progress": round(snapshot.progress, 4),
         "adapter": record.adapter if record.fit is None else record.fit.adapter,
@@ -183,4 +184,6 @@ def shown_fit(fit: Fit) -> dict[str, Any]:
         "support": fit.support,
         "deadline_seconds": fit.deadline,
         "created": fit.created,
+        "error": fit.error,
+        "former": None if fit.former is None else shown_fit(fit.former),
     }
