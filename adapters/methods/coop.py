@@ -24,8 +24,8 @@ from adapters.clip import Backbone
 from adapters.errors import LabelSetError
 from adapters.fitting import checked_support, fit, minibatches
 from adapters.layout import Position
-from adapters.methods.class_texts import background_row, ticker
-from adapters.methods.few_shot import Images, SupportImages, heldout_info, heldout_scale, plain_rows
+from adapters.methods.class_texts import ticker
+from adapters.methods.few_shot import Images, Learnt, SupportImages, fitted_state, plain_rows
 from adapters.prompted_classes import PromptedClasses
 from adapters.ranges import check_ranges
 from adapters.support_features import feature_ticks
@@ -214,22 +214,9 @@ class CoOp:
             through=through, penalty=anchored(plain_CD, settings.anchor), tick=tick,
         )  # fmt: skip
         ctx = through.seal(ctx.detach())
-        weights_CD = prompts.rows(ctx, tick=tick)
-        heldout_HD = data.features_NVD[data.split.heldout, 0]
-        cosines_HC = heldout_HD @ weights_CD.T
-        scale = heldout_scale(cosines_HC, data.labels_N[data.split.heldout], weights_CD, backbone)
-        info = heldout_info(data.split.heldout, data.labels_N, cosines_HC, heldout_HD @ plain_CD.T) | scale.info
-        if losses:
-            info |= {"loss_first": losses[0], "loss_last": losses[-1]}
-        return ClassState(
-            adapter=self.name,
-            version=self.version,
-            weights=weights_CD,
-            background=background_row(text),
-            logit_scale=scale.scale,
-            extras={"context": ctx},
-            info={**info, "steps": len(losses), "seconds": round(time.perf_counter() - started, 3)},
-        )
+        rows_CD, heldout_HD = prompts.rows(ctx, tick=tick), data.features_NVD[data.split.heldout, 0]
+        learnt = Learnt(rows_CD, heldout_HD, losses, started)
+        return fitted_state(self.name, self.version, learnt, data, backbone, plain_CD=plain_CD, extras={"context": ctx})
 
     def extend(self, state: ClassState, labels: LabelSet, backbone: Backbone) -> ClassState:
         """Other classes in the context that was learnt, without a fit."""

@@ -33,7 +33,7 @@ from adapters.errors import OptionError
 from adapters.fitting import checked_support
 from adapters.layout import Position
 from adapters.losses import inter_dispersion_loss, intra_dispersion_loss
-from adapters.methods.class_texts import background_row, ticker
+from adapters.methods.class_texts import ticker
 from adapters.methods.coop import (
     CoOpSettings,
     Penalty,
@@ -45,7 +45,7 @@ from adapters.methods.coop import (
     in_learnt_context,
     start_context,
 )
-from adapters.methods.few_shot import Images, SupportImages, heldout_info, heldout_scale, plain_rows
+from adapters.methods.few_shot import Images, Learnt, SupportImages, fitted_state, plain_rows
 from adapters.prompted_classes import PromptedClasses
 from adapters.ranges import check_ranges
 from adapters.support_features import feature_ticks
@@ -222,23 +222,11 @@ class DAPT:
             penalty=lambda seen: sum((term(seen) for term in penalties), seen.rows_cD.new_zeros(())),
             visual=side.groups, tick=tick,
         )  # fmt: skip
-        ctx = ctx.detach()
-        weights_CD = prompts.rows(ctx, tick=tick)
-        plain_HD = data.features_NVD[data.split.heldout, 0]
-        cosines_HC = side.heldout() @ weights_CD.T
-        scale = heldout_scale(cosines_HC, data.labels_N[data.split.heldout], weights_CD, backbone)
-        info = heldout_info(data.split.heldout, data.labels_N, cosines_HC, plain_HD @ plain_CD.T) | scale.info
-        if losses:
-            info |= {"loss_first": losses[0], "loss_last": losses[-1]}
-        return ClassState(
-            adapter=self.name,
-            version=self.version,
-            weights=weights_CD,
-            background=background_row(backbone.text),
-            logit_scale=scale.scale,
-            extras={"context": ctx, **side.extras},
-            info={**info, "steps": len(losses), "seconds": round(time.perf_counter() - started, 3)},
-        )
+        learnt = Learnt(prompts.rows(ctx.detach(), tick=tick), side.heldout(), losses, started)
+        return fitted_state(
+            self.name, self.version, learnt, data, backbone,
+            plain_CD=plain_CD, extras={"context": ctx.detach(), **side.extras},
+        )  # fmt: skip
 
     def extend(self, state: ClassState, labels: LabelSet, backbone: Backbone) -> ClassState:
         """Other classes in the context that was learnt, without a fit."""

@@ -5,17 +5,19 @@ Tensor suffixes: N support images, B images of a step, V views, H held-out image
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from adapters.base import InfoValue, LabelSet, Support
+from adapters.base import ClassState, InfoValue, LabelSet, Support
 from adapters.calibration import ServedScale, fitted_scale, label_free_scale, served_scale
 from adapters.chunked import Tick, nothing
 from adapters.clip import Backbone
 from adapters.fitting import Split, split_support
+from adapters.methods.class_texts import background_row
 from adapters.methods.zero_shot import ZeroShot, ZeroShotSettings
 from adapters.support_features import support_features
 
@@ -67,6 +69,41 @@ def heldout_scale(cosines_HC: Tensor, labels_H: Tensor, weights_CD: Tensor, back
         return served_scale(weights_CD, backbone)
     expected = label_free_scale(weights_CD, backbone)
     return ServedScale(fitted_scale(cosines_HC.cpu(), labels_H.cpu(), expected=expected), "support")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learnt:
+    """What a fit ended with: rows [C, D] to serve, features [H, D] of the held-out images under its image side, the
+    loss of each step, and when it began (`time.perf_counter`)."""
+
+    weights_CD: Tensor
+    heldout_HD: Tensor
+    losses: Sequence[float]
+    started: float
+
+
+def fitted_state(
+    name: str, version: str, learnt: Learnt, data: SupportImages, backbone: Backbone,
+    *, plain_CD: Tensor, extras: Mapping[str, Tensor],
+) -> ClassState:  # fmt: skip
+    """The state to serve: its scale and figures come from the held-out images, beside those of the plain rows."""
+    held = data.split.heldout
+    cosines_HC = learnt.heldout_HD @ learnt.weights_CD.T
+    plain_HC = data.features_NVD[held, 0] @ plain_CD.T
+    scale = heldout_scale(cosines_HC, data.labels_N[held], learnt.weights_CD, backbone)
+    info = heldout_info(held, data.labels_N, cosines_HC, plain_HC) | scale.info
+    if learnt.losses:
+        info |= {"loss_first": learnt.losses[0], "loss_last": learnt.losses[-1]}
+    seconds = round(time.perf_counter() - learnt.started, 3)
+    return ClassState(
+        adapter=name,
+        version=version,
+        weights=learnt.weights_CD,
+        background=background_row(backbone.text),
+        logit_scale=scale.scale,
+        extras=extras,
+        info={**info, "steps": len(learnt.losses), "seconds": seconds},
+    )
 
 
 def plain_rows(labels: LabelSet, backbone: Backbone) -> Tensor:

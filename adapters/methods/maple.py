@@ -31,9 +31,9 @@ from adapters.chunked import Tick
 from adapters.clip import Backbone
 from adapters.errors import BackboneError
 from adapters.fitting import checked_support
-from adapters.methods.class_texts import background_row, ticker
+from adapters.methods.class_texts import ticker
 from adapters.methods.coop import RANDOM_START, CoOpSettings, anchored, check_negatives, fit_context
-from adapters.methods.few_shot import SupportImages, heldout_info, heldout_scale, plain_rows
+from adapters.methods.few_shot import Learnt, SupportImages, fitted_state, plain_rows
 from adapters.prompted_classes import PromptedClasses
 from adapters.ranges import check_ranges
 from adapters.support_features import feature_ticks
@@ -121,7 +121,7 @@ class CoupledPrompts:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Learnt:
+class SealedPrompts:
     """What is kept of a fit: sealed prompts of both towers, and the losses."""
 
     text_JPW: Tensor
@@ -169,23 +169,14 @@ class MaPLe:
         data = SupportImages.of(support, backbone, views=0, heldout=settings.heldout, seed=settings.seed, tick=tick)
         stems = SupportStems(backbone, support, views=settings.views, seed=settings.seed, tick=tick)
         plain_CD = plain_rows(labels, backbone)
-        learnt = self._learn(prompts, data, stems, plain_CD, backbone=backbone, tick=tick)
-        weights_CD = prompts.rows(learnt.text_JPW, tick=tick)
-        held = data.split.heldout
-        cosines_HC = (stems.features(held, learnt.visual) if len(held) else data.features_NVD[held, 0]) @ weights_CD.T
-        scale = heldout_scale(cosines_HC, data.labels_N[held], weights_CD, backbone)
-        info = heldout_info(held, data.labels_N, cosines_HC, data.features_NVD[held, 0] @ plain_CD.T) | scale.info
-        if learnt.losses:
-            info |= {"loss_first": learnt.losses[0], "loss_last": learnt.losses[-1]}
-        return ClassState(
-            adapter=self.name,
-            version=self.version,
-            weights=weights_CD,
-            background=background_row(backbone.text),
-            logit_scale=scale.scale,
-            extras={"context": learnt.text_JPW, VISUAL_PROMPTS_BEFORE_NORM: learnt.visual_JPV},
-            info={**info, "steps": len(learnt.losses), "seconds": round(time.perf_counter() - started, 3)},
-        )
+        found = self._learn(prompts, data, stems, plain_CD, backbone=backbone, tick=tick)
+        rows_CD, held = prompts.rows(found.text_JPW, tick=tick), data.split.heldout
+        heldout_HD = stems.features(held, found.visual) if len(held) else data.features_NVD[held, 0]
+        learnt = Learnt(rows_CD, heldout_HD, found.losses, started)
+        return fitted_state(
+            self.name, self.version, learnt, data, backbone,
+            plain_CD=plain_CD, extras={"context": found.text_JPW, VISUAL_PROMPTS_BEFORE_NORM: found.visual_JPV},
+        )  # fmt: skip
 
     def extend(self, state: ClassState, labels: LabelSet, backbone: Backbone) -> ClassState:
         """Any classes served by the prompts of a state, without a fit."""
@@ -196,7 +187,7 @@ class MaPLe:
     def _learn(
         self, prompts: DeepPromptedClasses, data: SupportImages, stems: SupportStems, plain_CD: Tensor, *,
         backbone: Backbone, tick: Tick,
-    ) -> Learnt:  # fmt: skip
+    ) -> SealedPrompts:  # fmt: skip
         coupled = start_prompts(backbone, self.settings)
         text_through, visual_through = self._through(), self._through()
         drawn = stems.drawn(self.settings.seed)
@@ -213,7 +204,7 @@ class MaPLe:
         )  # fmt: skip
         with torch.no_grad():
             text_JPW = text_through.seal(coupled.text_JPW.detach())
-            return Learnt(text_JPW, visual_through.seal(coupled.visual(text_JPW)), losses)
+            return SealedPrompts(text_JPW, visual_through.seal(coupled.visual(text_JPW)), losses)
 
     def _ticks(self, support: Support, prompts: PromptedClasses) -> int:
         serve = math.ceil(prompts.texts / self.settings.chunk)
