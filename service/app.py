@@ -21,6 +21,7 @@ from service.settings import Settings
 from service.stores import Stores
 from service.telemetry.access import AccessMiddleware
 from service.telemetry.logging import configure_logging
+from service.telemetry.tracing import Tracing
 
 
 def create_app(
@@ -30,13 +31,16 @@ def create_app(
     stores: Stores | None = None,
     build_adapter: BuildAdapter | None = None,
     methods: Mapping[str, Method] = METHODS,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The application. What is not given is opened at start-up as the settings say, and closed at the end.
 
     `app.state.runtime.drain()` may be called when the process is told to end: it lets go of everyone who waits, so
     that the server's graceful shutdown is not held up.
     """
-    runtime = Runtime(settings, backbone=backbone, stores=stores, build_adapter=build_adapter, methods=methods)
+    runtime = Runtime(
+        settings, backbone=backbone, stores=stores, build_adapter=build_adapter, methods=methods, tracing=tracing
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,6 +66,6 @@ def create_app(
         max_held_bytes=settings.max_held_bytes,
         timeout=settings.request_timeout,
     )
-    app.add_middleware(AccessMiddleware, metrics=runtime.metrics)
+    app.add_middleware(AccessMiddleware, metrics=runtime.metrics, tracing=runtime.tracing)
     app.openapi = lambda: openapi.openapi_document(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

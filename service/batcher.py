@@ -85,6 +85,11 @@ class Batcher(Generic[Key, Payload, Result]):
         """How long the oldest waiting item has waited."""
         return self._queue.oldest_seconds(time.perf_counter())
 
+    @property
+    def busy_since(self) -> float | None:
+        """When the oldest work that the device thread has taken was queued (`time.perf_counter()`); None while idle."""
+        return min((work.since for work in self._queue.in_flight()), default=None)
+
     def admit(self, count: int) -> None:
         """Raises `Overloaded` when `count` more items would be too many. Cheap enough to ask before decoding."""
         waiting = self._queue.items_waiting

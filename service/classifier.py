@@ -20,6 +20,7 @@ from service.plans import Plan, Served
 from service.schemas import ClassifyOptions
 from service.scoring import ImageJob
 from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import Tracing, Untraced
 
 MANY_VIEWS_HELD = 4
 """Images of more than one view that are decoded ahead of the device: each is as large as a batch."""
@@ -70,11 +71,13 @@ class Classifier:
         facts: Facts,
         max_top_k: int,
         timeout: float,
+        tracing: Tracing | None = None,
     ) -> None:
         self._label_sets = label_sets
         self._engine = engine
         self._decoder = decoder
         self._metrics = metrics
+        self._tracing = tracing or Untraced()
         self._facts = facts
         self._max_top_k = max_top_k
         self._timeout = timeout
@@ -93,6 +96,7 @@ class Classifier:
         self._engine.admit(len(call.images))
         with self._metrics.stage("resolve", stages):
             served = await self._label_sets.serve(await self._plan(options), wait=wait)
+        self._tracing.served(served.key)
         outcomes = await self._outcomes(call, served, stages)
         self._record_device(outcomes, stages)
         began = time.perf_counter()
@@ -145,14 +149,21 @@ class Classifier:
             pixels = await self._decoder.pixels(image.data, needs.views)
         except ServiceError as error:
             return error
-        return ImageJob(pixels, served.state, needs, options.top_k, options.scores, served.adapter)
+        caller = self._tracing.here()
+        return ImageJob(pixels, served.state, needs, options.top_k, options.scores, served.adapter, caller=caller)
 
     def _record_device(self, outcomes: list[Scores | ServiceError], stages: dict[str, float]) -> None:
         """The images of one request go together, so the longest of each stage is the request's."""
         timings = [outcome.timing for outcome in outcomes if isinstance(outcome, Scores)]
-        for stage in ("queue", "forward", "head"):
-            if timings:
-                self._metrics.record_stage(stage, max(getattr(timing, stage) for timing in timings), stages)
+        if not timings:
+            return
+        ended = min(timing.began for timing in timings)
+        for stage in ("queue", "batch", "forward", "head"):
+            seconds = max(getattr(timing, stage) for timing in timings)
+            ended += 0.0 if stage == "queue" else seconds
+            self._metrics.record_stage(stage, seconds, stages, ended=ended)
+        for batch in {id(timing.trace): timing.trace for timing in timings}.values():
+            self._tracing.joined(batch)
 
     def _result(
         self, image: Upload, outcome: Scores | ServiceError, served: Served, options: ClassifyOptions
@@ -170,6 +181,8 @@ class Classifier:
             {"label": classes[row].name, "score": score, "cosine": cosine}
             for row, score, cosine in zip(outcome.rows, outcome.scores, outcome.cosines, strict=True)
         ]
+        if options.scores == "softmax":
+            self._metrics.top1_score.labels(served.by).observe(outcome.scores[0])
         if options.reject_below is not None:
             named["rejected"] = outcome.scores[0] < options.reject_below
             self._metrics.predictions.labels("rejected" if named["rejected"] else "accepted").inc()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
 
 from adapters import create_adapter
 from adapters.base import Adapter, InfoValue
@@ -13,7 +16,7 @@ from service.class_states.hot_states import HotStates
 from service.class_states.states import States
 from service.classifier import Classifier, Facts
 from service.decode import Decoder, ImageLimits
-from service.engine import LocalEngine, Timing
+from service.engine import LocalEngine
 from service.evaluation import Evaluator
 from service.fits import Fits, SupportReader
 from service.label_limits import LabelLimits
@@ -23,7 +26,10 @@ from service.records import RecordBook
 from service.settings import Settings
 from service.stores import Stores
 from service.support import SupportLimits, SupportShelves
+from service.telemetry.collectors import device_memory
+from service.telemetry.device import DeviceWatch
 from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import Tracing, Untraced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +49,7 @@ def build_core(
     stores: Stores,
     metrics: Metrics,
     *,
+    tracing: Tracing | None = None,
     build_adapter: BuildAdapter | None = None,
     methods: Mapping[str, Method] = METHODS,
 ) -> Core:
@@ -51,7 +58,8 @@ def build_core(
     def build(name: str, options: Mapping[str, InfoValue]) -> Adapter:
         return create_adapter(name, backbone, options)
 
-    engine = build_engine(settings, backbone, metrics)
+    tracing = tracing or Untraced()
+    engine = build_engine(settings, backbone, metrics, tracing)
     decoder = build_decoder(settings, backbone)
     shelves = SupportShelves(stores.records, support_limits(settings))
     planner = Planner(
@@ -63,7 +71,7 @@ def build_core(
     )
     label_sets = LabelSets(
         RecordBook(stores.records),
-        build_states(settings, engine, stores, metrics),
+        build_states(settings, engine, stores, metrics, tracing),
         backbone=backbone,
         planner=planner,
         shelves=shelves,
@@ -78,6 +86,7 @@ def build_core(
         engine,
         decoder,
         metrics=metrics,
+        tracing=tracing,
         facts=Facts(backbone.name, backbone.source_prompts),
         max_top_k=settings.max_top_k,
         timeout=settings.request_timeout,
@@ -85,20 +94,27 @@ def build_core(
     return Core(backbone, engine, label_sets, classifier, decoder, fits, evaluator)
 
 
-def build_engine(settings: Settings, backbone: Backbone, metrics: Metrics) -> LocalEngine:
-    def observe(timing: Timing, failed: int) -> None:
-        metrics.batch_size.observe(timing.size)
-
+def build_engine(settings: Settings, backbone: Backbone, metrics: Metrics, tracing: Tracing) -> LocalEngine:
     engine = LocalEngine(
         backbone,
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,
         threads=settings.compute_threads,
-        observe=observe,
+        watch=DeviceWatch(metrics, tracing),
     )
     metrics.watch_queues(engine.batcher)
+    metrics.watch_worker("local", engine.heartbeat_age)
+    metrics.watch_memory(lambda: device_memory(backbone.device))
     metrics.watch_text_forwards(lambda: backbone.text.prompts_encoded)
-    metrics.build.info({"backbone": backbone.name, "device": str(backbone.device), "precision": backbone.precision})
+    metrics.build.info(
+        {
+            "version": version("self-tpt-service"),
+            "backbone": backbone.name,
+            "device": str(backbone.device),
+            "precision": backbone.precision,
+            "torch": torch.__version__,
+        }
+    )
     return engine
 
 
@@ -112,12 +128,13 @@ def build_decoder(settings: Settings, backbone: Backbone) -> Decoder:
     )
 
 
-def build_states(settings: Settings, engine: LocalEngine, stores: Stores, metrics: Metrics) -> States:
+def build_states(settings: Settings, engine: LocalEngine, stores: Stores, metrics: Metrics, tracing: Tracing) -> States:
     return States(
         engine,
         stores.states,
         hot=HotStates(settings.hot_bytes),
         metrics=metrics,
+        tracing=tracing,
         max_adaptations=settings.max_adaptations,
         place=engine.place,
     )

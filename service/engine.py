@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -25,12 +26,16 @@ FALLBACK_LEVEL, SMALL_LEVEL, LARGE_LEVEL = 1, 2, 3
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds that one image spent: waiting, in the tower pass and the scoring of its batch of `size`."""
+    """Seconds that one image spent: waiting, and in the making, tower pass and scoring of its batch of `size`, which
+    began at `began` (`time.perf_counter()`). `trace` is what tracing knows that batch by."""
 
     queue: float
     forward: float
     head: float
     size: int
+    batch: float = 0.0
+    began: float = 0.0
+    trace: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,16 @@ class Scores:
     timing: Timing
 
 
-Observe = Callable[[Timing, int], None]
-"""Called on the device thread after each batch, with its first image's timing and the number of failed images."""
+class Watch(Protocol):
+    """Told on the device thread of what it did."""
+
+    def batch(self, timing: Timing, jobs: Sequence[ImageJob]) -> object:
+        """After each batch, with its first image's timing. What it returns becomes `Timing.trace`."""
+        ...
+
+    def class_state(self, seconds: float) -> None:
+        """After each class state, whatever became of it: the time it took, without that of work let through."""
+        ...
 
 
 class Engine(Protocol):
@@ -76,11 +89,12 @@ class LocalEngine:
         max_batch: int,
         max_waiting: int,
         threads: int,
-        observe: Observe | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._backbone = backbone
         self._threads = threads
-        self._observe = observe
+        self._watch = watch
+        self._progressed = time.perf_counter()
         self.batcher: Batcher[ImageNeeds, ImageJob, Scores] = Batcher(
             self._run_batch,
             max_batch=lambda needs: max(1, max_batch // needs.views),
@@ -111,13 +125,21 @@ class LocalEngine:
         self, labels: LabelSet, adapter: Adapter, progress: Progress | None = None, support: Support | None = None
     ) -> ClassState:
         def work(checkpoint: Checkpoint) -> ClassState:
+            busy = _Stopwatch()
+
             def tell(fraction: float) -> None:
+                self._progressed = time.perf_counter()
                 if progress is not None:
                     progress(fraction)
-                checkpoint()
+                with busy.paused():
+                    checkpoint()
 
-            tell(0.0)
-            return adapter.adapt(labels, self._backbone, support, tell)
+            try:
+                tell(0.0)
+                return adapter.adapt(labels, self._backbone, support, tell)
+            finally:
+                if self._watch is not None:
+                    self._watch.class_state(busy.seconds())
 
         state = await self.batcher.run(level_of(labels, adapter, support), work)
         assert isinstance(state, ClassState)
@@ -128,6 +150,11 @@ class LocalEngine:
         device = self._backbone.device
         extras = {name: tensor.to(device) for name, tensor in state.extras.items()}
         return replace(state, weights=state.weights.to(device), background=state.background.to(device), extras=extras)
+
+    def heartbeat_age(self) -> float:
+        """Seconds since the device thread last got on with its work; 0 while it has none."""
+        since = self.batcher.busy_since
+        return 0.0 if since is None else max(0.0, time.perf_counter() - max(since, self._progressed))
 
     async def _submit(self, jobs: Sequence[ImageJob], *, urgent: bool) -> list[Scores | ServiceError]:
         if not jobs:
@@ -150,26 +177,47 @@ class LocalEngine:
 
     def _run_batch(self, needs: ImageNeeds, jobs: Sequence[ImageJob]) -> list[Scores | Exception]:
         began = time.perf_counter()
+        collate = 0.0
         if needs.scored_by:
             outcomes, forward = own_scores(jobs, self._backbone), time.perf_counter() - began
         else:
             assert needs.views == 1, "views are for methods that score images themselves"
             pixels = torch.stack([job.pixels for job in jobs])
+            collate = time.perf_counter() - began
             features_BD = image_features(pixels, [job.state for job in jobs], self._backbone)
             if features_BD.is_cuda:
                 torch.cuda.synchronize(features_BD.device)
-            forward = time.perf_counter() - began
+            forward = time.perf_counter() - began - collate
             outcomes = score_batch(features_BD, jobs)
-        head = time.perf_counter() - began - forward
-        shared = Timing(began - jobs[0].since, forward, head, len(jobs))
-        if self._observe is not None:
-            self._observe(shared, sum(outcome is None for outcome in outcomes))
+        self._progressed = time.perf_counter()
+        head = self._progressed - began - collate - forward
+        shared = Timing(began - jobs[0].since, forward, head, len(jobs), collate, began)
+        if self._watch is not None:
+            shared = replace(shared, trace=self._watch.batch(shared, jobs))
         return [
             ComputeError("the image's features are not finite numbers")
             if outcome is None
             else Scores(*outcome, timing=replace(shared, queue=began - job.since))
             for job, outcome in zip(jobs, outcomes, strict=True)
         ]
+
+
+class _Stopwatch:
+    """Counts the seconds since it was made, but for the pauses."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        left = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._began += time.perf_counter() - left
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
 
 
 def level_of(labels: LabelSet, adapter: Adapter, support: Support | None = None) -> int:

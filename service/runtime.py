@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from importlib.metadata import version
 
 from adapters.clip import Backbone, load_backbone
 from adapters.errors import AdapterError
@@ -16,8 +17,11 @@ from service.plans import BuildAdapter
 from service.settings import Settings, unknown_variables
 from service.stores import Stores, open_stores
 from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import Tracing, Untraced
 
 _log = logging.getLogger(__name__)
+
+DISTRIBUTION = "self-tpt-service"
 
 
 class Runtime:
@@ -29,9 +33,12 @@ class Runtime:
         stores: Stores | None = None,
         build_adapter: BuildAdapter | None = None,
         methods: Mapping[str, Method] = METHODS,
+        tracing: Tracing | None = None,
     ) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.tracing = tracing or open_tracing(settings)
+        self.metrics = Metrics(None if isinstance(self.tracing, Untraced) else self.tracing.stage)
+        self.metrics.show_limits(settings.limits)
         self.admission = Admission(settings.max_in_flight, self.metrics)
         self.evaluations = Admission(settings.max_evaluations, self.metrics)
         self.draining = False
@@ -80,6 +87,7 @@ class Runtime:
             backbone,
             stores,
             self.metrics,
+            tracing=self.tracing,
             build_adapter=self._build_adapter,
             methods=self.methods,
         )
@@ -107,6 +115,7 @@ class Runtime:
             self._core.decoder.close()
         if self._stores is not None:
             await self._stores.close()
+        await asyncio.to_thread(self.tracing.close)
 
     async def _open_stores(self) -> Stores:
         return await asyncio.to_thread(open_stores, self.settings, observe=self._saw_lookup)
@@ -125,3 +134,12 @@ class Runtime:
 
     def _saw_lookup(self, tier: str, result: str) -> None:
         self.metrics.lookups.labels(tier, result).inc()
+
+
+def open_tracing(settings: Settings) -> Tracing:
+    if settings.traces_endpoint is None:
+        return Untraced()
+    # Only now: OpenTelemetry is an extra, and what is off shall cost nothing.
+    from service.telemetry.otel import otlp_tracing  # noqa: PLC0415
+
+    return otlp_tracing(settings.traces_endpoint, sample=settings.traces_sample, version=version(DISTRIBUTION))

@@ -25,7 +25,7 @@ Ranked = tuple[list[int], list[float], list[float]]
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageJob:
     """One image to be scored against one class state: uint8 pixels [3, S, S], or [V, 3, S, S] for V > 1 views.
-    `adapter` is asked for the scores where `needs.scored_by` says so."""
+    `adapter` is asked for the scores where `needs.scored_by` says so; `caller` is what tracing knows the request by."""
 
     pixels: Tensor
     state: ClassState
@@ -34,6 +34,7 @@ class ImageJob:
     scores: ScoreKind = "softmax"
     adapter: Adapter | None = None
     since: float = field(default_factory=time.perf_counter)
+    caller: object = None
 
 
 @torch.no_grad()

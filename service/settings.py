@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from typing_extensions import Self
 
 PREFIX = "SELFTPT_"
+OTLP = "opentelemetry.exporter.otlp.proto.http"
 MIB = 1024 * 1024
 
 Count = Annotated[int, Field(ge=1)]
@@ -29,6 +31,13 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def otel_installed() -> bool:
+    try:
+        return find_spec("opentelemetry.sdk") is not None and find_spec(f"{OTLP}.trace_exporter") is not None
+    except ModuleNotFoundError:  # not even the package above it
+        return False
+
+
 class Settings(BaseSettings):
     """Every knob, its default, and what is refused. `GET /v1/limits` lists the `max_*` fields."""
 
@@ -38,6 +47,8 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"
+    traces_endpoint: str | None = Field(None, description="OTLP/HTTP address for traces; needs the `otel` extra")
+    traces_sample: float = Field(1.0, ge=0, le=1, description="Part of the traces kept that begin here")
 
     data_dir: Path = Field(default_factory=default_data_dir)
     redis_url: SecretStr | None = None
@@ -93,6 +104,17 @@ class Settings(BaseSettings):
             return None
         if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _traces_can_be_made(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://, as in http://localhost:4318/v1/traces")
+        if not otel_installed():
+            raise ValueError("traces need the otel extra: pip install 'self-tpt-service[otel]'")
         return value
 
     @field_validator("api_keys_file")

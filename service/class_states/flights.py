@@ -50,6 +50,7 @@ class Flight:
     released: bool = False
     """Nobody shall wait any longer, because the service is going down."""
     task: asyncio.Task[None] | None = None
+    since: float = field(default_factory=time.perf_counter)
     _pulse: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

@@ -27,6 +27,7 @@ from service.errors import (
 )
 from service.stores import Store
 from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import Tracing, Untraced
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class States:
         max_adaptations: int,
         place: Callable[[ClassState], ClassState] = lambda state: state,
         failures: Failures | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """`place` readies a state for scoring, e.g. by moving it to the device."""
         self._engine = engine
@@ -60,6 +62,7 @@ class States:
         self._max_adaptations = max_adaptations
         self._place = place
         self._failures = failures or Failures()
+        self._tracing = tracing or Untraced()
         self._flights: dict[str, Flight] = {}
         self._adapting = 0
         self._closing = False
@@ -98,6 +101,11 @@ class States:
         self._flights[want.key] = flight
         flight.task = asyncio.get_running_loop().create_task(self._fly(flight), name=f"state {want.key}")
         return flight
+
+    @property
+    def under_way(self) -> list[Flight]:
+        """What is being computed just now, plain zero-shot apart; oldest first."""
+        return [one for one in self._flights.values() if one.looked_up and one.want.adapter.name != "zero-shot"]
 
     async def known(self, want: Want) -> Snapshot:
         """What is known of a state without computing it."""
@@ -184,7 +192,8 @@ class States:
         began, outcome = time.perf_counter(), "failed"
         started = Reporter(flight)
         try:
-            state = await self._computed(want, started)
+            with self._tracing.adaptation(want.key, want.adapter.name, len(want.labels.classes)):
+                state = await self._computed(want, started)
             outcome = "ready"
             return state
         except asyncio.CancelledError:

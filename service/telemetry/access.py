@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import InternalError, ShuttingDown
 from service.http.problems import problem_response
-from service.telemetry.logging import request_id
+from service.telemetry.logging import request_id, trace_id
 from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import RequestTrace, Tracing, Untraced
 
 _log = logging.getLogger("selftpt.access")
 
@@ -26,18 +27,22 @@ UNMATCHED = "unmatched"
 
 
 class AccessMiddleware:
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing or Untraced()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         current = given if GIVEN_ID.fullmatch(given) else secrets.token_hex(16)
         token = request_id.set(current)
-        exchange = _Exchange(send, current)
+        trace = self._tracing.begin(scope["method"], headers.get("traceparent", ""), headers.get("tracestate", ""))
+        trace_token = trace_id.set(trace.trace_id)
+        exchange = _Exchange(send, current, trace)
         self._metrics.in_flight.inc()
         try:
             await self._app(scope, receive, exchange.send)
@@ -53,13 +58,16 @@ class AccessMiddleware:
         finally:
             self._metrics.in_flight.dec()
             self._record(scope, exchange)
+            trace_id.reset(trace_token)
             request_id.reset(token)
 
     def _record(self, scope: Scope, exchange: _Exchange) -> None:
         seconds = time.perf_counter() - exchange.began
         route = route_of(scope)
         status = str(exchange.status or 499)
-        self._metrics.request_seconds.labels(route, status).observe(seconds)
+        exchange.trace.end(route, int(status))
+        exemplar = {"trace_id": exchange.trace.trace_id} if exchange.trace.answer and exchange.trace.trace_id else None
+        self._metrics.request_seconds.labels(route, status).observe(seconds, exemplar)
         _log.log(
             logging.DEBUG if scope["path"] in QUIET else logging.INFO,
             "%s %s",
@@ -70,18 +78,22 @@ class AccessMiddleware:
 
 
 class _Exchange:
-    """Adds the request id to the answer and remembers its status."""
+    """Adds the request id to the answer, and where it was traced; remembers its status."""
 
-    def __init__(self, send: Send, current: str) -> None:
+    def __init__(self, send: Send, current: str, trace: RequestTrace) -> None:
         self._send = send
         self._id = current
+        self.trace = trace
         self.began = time.perf_counter()
         self.status: int | None = None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)["X-Request-Id"] = self._id
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self._id
+            if self.trace.answer:
+                headers["traceparent"] = self.trace.answer
         await self._send(message)
 
 

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import Literal
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
 LogFormat = Literal["auto", "json", "text"]
 
@@ -33,10 +34,10 @@ def configure_logging(level: str, shape: LogFormat = "auto") -> None:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
-    """What was given as `extra=`, and the id of the request in whose context the record was made."""
+    """What was given as `extra=`, and the ids of the request and trace in whose context the record was made."""
     extra = {key: value for key, value in vars(record).items() if key not in _STANDARD}
-    current = request_id.get()
-    return extra if current is None else {"request_id": current, **extra}
+    ids = {"request_id": request_id.get(), "trace_id": trace_id.get()}
+    return {**{key: value for key, value in ids.items() if value is not None}, **extra}
 
 
 class JsonFormatter(logging.Formatter):
