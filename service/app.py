@@ -14,6 +14,7 @@ from service.http import openapi
 from service.http.body_limit import BodyLimitMiddleware
 from service.http.problems import install_problems
 from service.plans import BuildAdapter
+from service.protocols import hugging_face, open_inference
 from service.readiness import ReadinessCheck
 from service.routes import classify, evaluate, fits, label_sets, ops, support
 from service.runtime import Runtime
@@ -56,7 +57,7 @@ def create_app(
     )
     app.state.runtime = runtime
     app.state.readiness = ReadinessCheck(runtime)
-    for part in (classify, label_sets, support, fits, evaluate, ops, openapi):
+    for part in (classify, label_sets, support, fits, evaluate, ops, hugging_face, open_inference, openapi):
         app.include_router(part.router)
     mount_console(app)
     install_problems(app)

@@ -10,10 +10,12 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.responses import HTMLResponse, JSONResponse
 
+from service.protocols.schemas import HuggingFaceRequest, InferRequest
 from service.schemas import ClassesRequest, ClassifyRequest, FitRequest, LabelSetRequest, Problem
 
 TITLE = "self-tpt-service"
 VERSION = "1"
+READ_BODIES = (ClassifyRequest, LabelSetRequest, FitRequest, ClassesRequest, HuggingFaceRequest, InferRequest)
 REFERENCE = "#/components/schemas/{model}"
 
 router = APIRouter(include_in_schema=False)
@@ -24,7 +26,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=TITLE, version=VERSION, routes=app.routes)
         _, read = models_json_schema(
-            [(body, "validation") for body in (ClassifyRequest, LabelSetRequest, FitRequest, ClassesRequest)],
+            [(body, "validation") for body in READ_BODIES],
             ref_template=REFERENCE,
         )
         _, told = models_json_schema([(Problem, "serialization")], ref_template=REFERENCE)

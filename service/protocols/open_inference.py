@@ -1,0 +1,160 @@
+"""/v2: the Open Inference Protocol over HTTP, with its binary tensors. Models are the backbone and every label set."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+from starlette.responses import JSONResponse, Response
+
+from service.core import Core
+from service.errors import NotFound, UnsupportedType
+from service.http.deps import CoreDep, RuntimeDep, WaitDep
+from service.http.openapi import TITLE, VERSION
+from service.http.prefer import applied
+from service.http.problems import problem_answers
+from service.images import Call
+from service.protocols.inference import INPUTS, OUTPUTS, images_of, options_of, tensors_of, wanted
+from service.protocols.schemas import InferAnswer, Live, ModelMetadata, Ready, ServerMetadata
+from service.protocols.scoring import ForeignRoute, classified, facts, label_set_of
+from service.protocols.tensors import answer_body, split_body, text_tensors
+from service.readiness import ReadinessCheck
+
+router = APIRouter(prefix="/v2", route_class=ForeignRoute)
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+EXTENSIONS = ["binary_tensor_data"]
+PLATFORM = "open_clip"
+VERSION_CHARACTERS = 12
+LengthHeader = Annotated[str | None, Header(alias=HEADER_LENGTH)]
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}},
+            "application/octet-stream": _BINARY,
+        },
+    }
+}
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": InferAnswer,
+        "description": "One row per image. With binary outputs: the same JSON, and the tensors behind it.",
+        "content": {"application/octet-stream": _BINARY},
+    },
+    **problem_answers(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
+}
+MODEL = "/models/{model:path}"
+VERSIONED = MODEL + "/versions/{version}"
+KNOWN = problem_answers(404, 503)
+
+
+@router.get("", operation_id="v2_server")
+async def server() -> ServerMetadata:
+    return ServerMetadata(name=TITLE, version=VERSION, extensions=EXTENSIONS)
+
+
+@router.get("/health/live", operation_id="v2_live")
+async def live() -> Live:
+    return Live(live=True)
+
+
+@router.get(
+    "/health/ready",
+    operation_id="v2_ready",
+    response_model=Ready,
+    responses={503: {"model": Ready, "description": "Unready."}},
+)
+async def ready(request: Request) -> Response:
+    check = request.app.state.readiness
+    assert isinstance(check, ReadinessCheck)
+    able = (await check()).status != "unready"
+    return JSONResponse({"name": TITLE, "ready": able}, 200 if able else 503)
+
+
+# A model's name may hold slashes, so the longer paths stand first.
+@router.get(f"{VERSIONED}/ready", operation_id="v2_model_version_ready", responses=KNOWN)
+async def version_ready(model: str, version: str, core: CoreDep) -> Ready:
+    return await model_ready(model, core, version)
+
+
+@router.get(f"{MODEL}/ready", operation_id="v2_model_ready", responses=KNOWN)
+async def plain_ready(model: str, core: CoreDep) -> Ready:
+    return await model_ready(model, core)
+
+
+@router.get(VERSIONED, operation_id="v2_model_version", responses=KNOWN)
+async def version_metadata(model: str, version: str, core: CoreDep) -> ModelMetadata:
+    return await metadata_of(model, core, version)
+
+
+@router.get(MODEL, operation_id="v2_model", responses=KNOWN)
+async def plain_metadata(model: str, core: CoreDep) -> ModelMetadata:
+    return await metadata_of(model, core)
+
+
+@router.post(f"{VERSIONED}/infer", operation_id="v2_infer_version", responses=ANSWERS, openapi_extra=BODY)
+async def infer_version(
+    *,
+    model: str,
+    version: str,
+    request: Request,
+    runtime: RuntimeDep,
+    core: CoreDep,
+    wait: WaitDep,
+    length: LengthHeader = None,
+) -> Response:
+    await found(core, model, version)
+    return await infer(model=model, request=request, runtime=runtime, core=core, wait=wait, length=length)
+
+
+@router.post(f"{MODEL}/infer", operation_id="v2_infer", responses=ANSWERS, openapi_extra=BODY)
+async def infer(
+    *, model: str, request: Request, runtime: RuntimeDep, core: CoreDep, wait: WaitDep, length: LengthHeader = None
+) -> Response:
+    label_set = await found(core, model)
+    if coding := request.headers.get("content-encoding"):
+        raise UnsupportedType(f"a body in {coding} coding is not served: send it as it is")
+    asked, tail = split_body(await request.body(), length)
+    tensors = text_tensors(asked, tail)
+    wishes = wanted(asked)
+    images = images_of(asked, tensors, max_images=runtime.settings.max_images)
+    call = Call(images, options_of(asked, tensors, label_set))
+    answer = await classified(request, runtime, core, call, wait)
+    document: dict[str, object] = {} if asked.id is None else {"id": asked.id}
+    told = {name: answer[name] for name in ("adapted", "served_by", "label_set", "status")}
+    document |= {"model_name": model, "model_version": version_of(core, label_set), "parameters": told}
+    made = tensors_of(answer["results"])
+    body, head = answer_body(document, [(made[name], binary) for name, binary in wishes])
+    headers = {**facts(answer), **applied(wait)}
+    if head is None:
+        return Response(body, headers=headers, media_type="application/json")
+    return Response(body, headers={**headers, HEADER_LENGTH: str(head)}, media_type="application/octet-stream")
+
+
+async def model_ready(model: str, core: Core, version: str | None = None) -> Ready:
+    await found(core, model, version)
+    return Ready(name=model, ready=True)
+
+
+async def metadata_of(model: str, core: Core, version: str | None = None) -> ModelMetadata:
+    label_set = await found(core, model, version)
+    inputs = INPUTS if label_set is None else INPUTS[:1]
+    versions = [version_of(core, label_set)]
+    return ModelMetadata(name=model, versions=versions, platform=PLATFORM, inputs=inputs, outputs=OUTPUTS)
+
+
+async def found(core: Core, model: str, version: str | None = None) -> str | None:
+    """The id of the label set that the model is, None for the backbone. Raises `NotFound`."""
+    label_set = await label_set_of(core, model)
+    served = version_of(core, label_set)
+    if version is not None and version != served:
+        raise NotFound(f"model {model!r} has no version {version!r}", served=[served])
+    return label_set
+
+
+def version_of(core: Core, label_set: str | None) -> str:
+    """Changes when a name comes to mean other content."""
+    return (core.backbone.fingerprint if label_set is None else label_set)[:VERSION_CHARACTERS]

@@ -1,0 +1,71 @@
+"""What both protocols share: which model a path names, images to the classifier, and errors in their clients' form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from service.core import Core
+from service.errors import NotFound, ServiceError
+from service.http.connection import while_connected
+from service.http.problems import validation_problem
+from service.images import Call
+from service.runtime import Runtime
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class ForeignRoute(APIRoute):
+    """Problem documents get the member `error`, which is where clients of these protocols look for the reason."""
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+
+        async def handle_named(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                raise named(validation_problem(error.errors())) from error
+            except ServiceError as error:
+                raise named(error) from None
+
+        return handle_named
+
+
+def named(error: ServiceError) -> ServiceError:
+    error.extensions["error"] = error.detail
+    return error
+
+
+async def label_set_of(core: Core, model: str) -> str | None:
+    """The id of the label set that a model name means; None for the backbone, which goes with any labels."""
+    if model == core.backbone.name:
+        return None
+    try:
+        return (await core.label_sets.find(model)).id
+    except NotFound as error:
+        name = core.backbone.name
+        raise NotFound(
+            f"there is no model {model!r}: {name!r} is served, and every label set", served=[name]
+        ) from error
+
+
+async def classified(request: Request, runtime: Runtime, core: Core, call: Call, wait: float) -> dict[str, Any]:
+    """The answer of /v1/classify. The failure of any image is raised: these protocols have no place for errors of
+    single images."""
+    stages: dict[str, float] = {}
+    with runtime.admission:
+        outcome = await while_connected(request, core.classifier.classify(call, wait=wait, stages=stages))
+    if outcome.failure is not None:
+        raise outcome.failure
+    return outcome.answer
+
+
+def facts(answer: dict[str, Any]) -> dict[str, str]:
+    """Headers for what the bodies have no room for."""
+    return {"X-Adapted": "true" if answer["adapted"] else "false", "X-Served-By": answer["served_by"]}
