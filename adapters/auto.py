@@ -99,6 +99,11 @@ class Auto:
         self._adapters = {one: build(one.method, dict(one.options)) for one in candidates(MEASURE_FROM, offered)}
         self.version = content_hash([AUTO, 1, [adapter.version for adapter in self._adapters.values()]])[:16]
 
+    @property
+    def steps(self) -> int:
+        """Optimisation steps of everything that is tried."""
+        return sum(getattr(getattr(adapter, "settings", None), "steps", 0) for adapter in self._adapters.values())
+
     def needs(self, state: ClassState) -> ImageNeeds:
         return needs_of(state)
 

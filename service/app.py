@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from adapters.clip import Backbone
 from adapters.registry import METHODS, Method
 from service.console import mount_console
+from service.dashboard import routes as dashboard
 from service.http import openapi
 from service.http.body_limit import BodyLimitMiddleware
 from service.http.problems import install_problems
@@ -18,6 +19,7 @@ from service.protocols import hugging_face, open_inference
 from service.readiness import ReadinessCheck
 from service.routes import classify, evaluate, fits, label_sets, ops, support
 from service.runtime import Runtime
+from service.security.door import close_door
 from service.settings import Settings
 from service.stores import Stores
 from service.telemetry.access import AccessMiddleware
@@ -57,9 +59,10 @@ def create_app(
     )
     app.state.runtime = runtime
     app.state.readiness = ReadinessCheck(runtime)
-    for part in (classify, label_sets, support, fits, evaluate, ops, hugging_face, open_inference, openapi):
+    for part in (classify, label_sets, support, fits, evaluate, ops, dashboard, hugging_face, open_inference, openapi):
         app.include_router(part.router)
     mount_console(app)
+    dashboard.mount_dashboard(app)
     install_problems(app)
     app.add_middleware(
         BodyLimitMiddleware,
@@ -67,6 +70,7 @@ def create_app(
         max_held_bytes=settings.max_held_bytes,
         timeout=settings.request_timeout,
     )
+    close_door(app, runtime)
     app.add_middleware(AccessMiddleware, metrics=runtime.metrics, tracing=runtime.tracing)
     app.openapi = lambda: openapi.openapi_document(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

@@ -19,6 +19,7 @@ from service.label_sets import LabelSets
 from service.plans import Plan, Served
 from service.schemas import ClassifyOptions
 from service.scoring import ImageJob
+from service.security.callers import pay_images
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, Untraced
 
@@ -94,6 +95,7 @@ class Classifier:
         if options.top_k > self._max_top_k:
             raise LimitExceeded("max_top_k", self._max_top_k, actual=options.top_k, field="top_k")
         self._engine.admit(len(call.images))
+        pay_images(len(call.images))
         with self._metrics.stage("resolve", stages):
             served = await self._label_sets.serve(await self._plan(options), wait=wait)
         self._tracing.served(served.key)

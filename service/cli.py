@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("service.commands.train", "Learn source prompts for a backbone from labelled images."),
     "eval": ("service.commands.evaluate", "Measure accuracy and calibration of adapters on labelled images."),
     "compare": ("service.commands.compare", "Compare all methods on a folder of your own labelled images."),
+    "keys": ("service.commands.keys", "API keys: create, list and revoke them."),
     "doctor": ("service.commands.doctor", "Check the installation and say what to do."),
 }
 INTERRUPTED = 130

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -11,6 +11,7 @@ import torch
 from adapters import create_adapter
 from adapters.base import Adapter, InfoValue
 from adapters.clip import Backbone
+from adapters.pixels import FastResize
 from adapters.registry import METHODS, Method
 from service.class_states.hot_states import HotStates
 from service.class_states.states import States
@@ -23,6 +24,8 @@ from service.label_limits import LabelLimits
 from service.label_sets import LabelSets
 from service.plans import BuildAdapter, Planner
 from service.records import RecordBook
+from service.security.keys import DEFAULT_TENANT
+from service.security.tenants import tenant_store
 from service.settings import Settings
 from service.stores import Stores
 from service.support import SupportLimits, SupportShelves
@@ -34,6 +37,9 @@ from service.telemetry.tracing import Tracing, Untraced
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Core:
+    """What one tenant works with. Backbone, engine, decoder and the place of states are the same for all; label sets,
+    their plans and their images are its own. `of` gives the core of another tenant, `cores` those made so far."""
+
     backbone: Backbone
     engine: LocalEngine
     label_sets: LabelSets
@@ -41,6 +47,8 @@ class Core:
     decoder: Decoder
     fits: Fits
     evaluator: Evaluator
+    of: Callable[[str], Core]
+    cores: Mapping[str, Core]
 
 
 def build_core(
@@ -53,7 +61,8 @@ def build_core(
     build_adapter: BuildAdapter | None = None,
     methods: Mapping[str, Method] = METHODS,
 ) -> Core:
-    """Connects the parts; starts nothing. `methods` are the facts about what `build_adapter` makes."""
+    """Connects the parts for the default tenant; starts nothing. `methods` are the facts about what `build_adapter`
+    makes."""
 
     def build(name: str, options: Mapping[str, InfoValue]) -> Adapter:
         return create_adapter(name, backbone, options)
@@ -61,37 +70,54 @@ def build_core(
     tracing = tracing or Untraced()
     engine = build_engine(settings, backbone, metrics, tracing)
     decoder = build_decoder(settings, backbone)
-    shelves = SupportShelves(stores.records, support_limits(settings))
-    planner = Planner(
-        backbone,
-        build_adapter or build,
-        default_adapter=settings.adapter,
-        load_support=SupportReader(shelves, decoder),
-        methods=methods,
+    states = build_states(settings, engine, stores, metrics, tracing)
+    cores: dict[str, Core] = {}
+
+    def of(tenant: str) -> Core:
+        if tenant not in cores:
+            cores[tenant] = tenant_core(tenant)
+        return cores[tenant]
+
+    def tenant_core(tenant: str) -> Core:
+        records = tenant_store(stores.records, tenant)
+        shelves = SupportShelves(records, support_limits(settings))
+        planner = Planner(
+            backbone,
+            build_adapter or build,
+            default_adapter=settings.adapter,
+            load_support=SupportReader(shelves, decoder),
+            methods=methods,
+            tenant=tenant,
+        )
+        label_sets = LabelSets(
+            RecordBook(records),
+            states,
+            backbone=backbone,
+            planner=planner,
+            shelves=shelves,
+            limits=label_limits(settings),
+        )
+        classifier = Classifier(
+            label_sets,
+            engine,
+            decoder,
+            metrics=metrics,
+            tracing=tracing,
+            facts=Facts(backbone.name, backbone.source_prompts),
+            max_top_k=settings.max_top_k,
+            timeout=settings.request_timeout,
+        )
+        fits = Fits(label_sets, max_seconds=settings.max_fit_seconds)
+        evaluator = Evaluator(label_sets, engine, decoder, limits=settings)
+        return Core(backbone, engine, label_sets, classifier, decoder, fits, evaluator, of, cores)
+
+    return of(DEFAULT_TENANT)
+
+
+def label_limits(settings: Settings) -> LabelLimits:
+    return LabelLimits(
+        settings.max_classes, settings.max_name_characters, settings.max_templates, settings.max_descriptions
     )
-    label_sets = LabelSets(
-        RecordBook(stores.records),
-        build_states(settings, engine, stores, metrics, tracing),
-        backbone=backbone,
-        planner=planner,
-        shelves=shelves,
-        limits=LabelLimits(
-            settings.max_classes, settings.max_name_characters, settings.max_templates, settings.max_descriptions
-        ),
-    )
-    fits = Fits(label_sets, max_seconds=settings.max_fit_seconds)
-    evaluator = Evaluator(label_sets, engine, decoder, limits=settings)
-    classifier = Classifier(
-        label_sets,
-        engine,
-        decoder,
-        metrics=metrics,
-        tracing=tracing,
-        facts=Facts(backbone.name, backbone.source_prompts),
-        max_top_k=settings.max_top_k,
-        timeout=settings.request_timeout,
-    )
-    return Core(backbone, engine, label_sets, classifier, decoder, fits, evaluator)
 
 
 def build_engine(settings: Settings, backbone: Backbone, metrics: Metrics, tracing: Tracing) -> LocalEngine:
@@ -125,6 +151,7 @@ def build_decoder(settings: Settings, backbone: Backbone) -> Decoder:
         threads=settings.decoders,
         max_decoded_bytes=settings.max_decoded_bytes,
         apply_exif=settings.exif == "apply",
+        fast=FastResize.like(backbone.preprocess) if settings.preprocess == "fast" else None,
     )
 
 
@@ -137,6 +164,7 @@ def build_states(settings: Settings, engine: LocalEngine, stores: Stores, metric
         tracing=tracing,
         max_adaptations=settings.max_adaptations,
         place=engine.place,
+        turns=stores.turns,
     )
 
 

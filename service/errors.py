@@ -2,6 +2,8 @@
 
 ServiceError
 ├── BadRequest 400           the request cannot be read as what it says it is
+├── Unauthorized 401         no valid API key
+├── Forbidden 403            a valid key without the scope, or a request that another site made a browser send
 ├── NotFound 404             no such route, label set, or problem type
 ├── MethodNotAllowed 405
 ├── RequestTimeout 408       the body came too slowly
@@ -12,6 +14,7 @@ ServiceError
 ├── Unprocessable 422        well formed, but makes no sense; names the field
 │   └── ImageError           an image that cannot be decoded
 ├── Overloaded 429           too much is waiting; says when to come back
+│   └── RateExceeded         more than the API key's quota; names the quota
 ├── ClientGone 499           the caller hung up; nobody reads the answer
 ├── InternalError 500        our fault
 │   └── ComputeError         the model gave no usable numbers
@@ -48,6 +51,32 @@ class BadRequest(ServiceError):
     status = 400
     slug = "malformed-request"
     title = "Malformed request"
+
+
+class Unauthorized(ServiceError):
+    """`invalid`: a key was given, and it is not valid (RFC 6750)."""
+
+    status = 401
+    slug = "unauthorized"
+    title = "An API key is needed"
+
+    def __init__(self, detail: str = "", *, invalid: bool = False) -> None:
+        super().__init__(detail)
+        self.headers["WWW-Authenticate"] = 'Bearer realm="selftpt"' + (', error="invalid_token"' if invalid else "")
+
+
+class Forbidden(ServiceError):
+    """`scope` is what the key lacks, if that is the reason."""
+
+    status = 403
+    slug = "forbidden"
+    title = "Not allowed"
+
+    def __init__(self, detail: str = "", *, scope: str | None = None) -> None:
+        super().__init__(detail, scope=scope)
+        if scope is not None:
+            challenge = f'Bearer realm="selftpt", error="insufficient_scope", scope="{scope}"'
+            self.headers["WWW-Authenticate"] = challenge
 
 
 class NotFound(ServiceError):
@@ -115,11 +144,20 @@ class Overloaded(ServiceError):
     slug = "overloaded"
     title = "Too much is waiting"
 
-    def __init__(self, detail: str = "", *, retry_after: float = 1.0, reason: str = "queue") -> None:
+    def __init__(
+        self, detail: str = "", *, retry_after: float = 1.0, reason: str = "queue", **extensions: object
+    ) -> None:
         seconds = min(max(1, math.ceil(retry_after)), 600)
-        super().__init__(detail, retry_after=seconds)
+        super().__init__(detail, retry_after=seconds, **extensions)
         self.headers["Retry-After"] = str(seconds)
         self.reason = reason
+
+
+class RateExceeded(Overloaded):
+    """`limit` and `allowed` name the quota of the key."""
+
+    slug = "rate-exceeded"
+    title = "More than the quota of this API key"
 
 
 class ClientGone(ServiceError):

@@ -24,6 +24,7 @@ from service.http.problems import problem_document
 from service.label_sets import LabelSets
 from service.plans import Plan, Served
 from service.scoring import ImageJob
+from service.security.callers import pay_images
 
 TOGETHER = 16
 """Images that are decoded and scored at once, so that an evaluation does not crowd out other callers."""
@@ -76,6 +77,7 @@ class Evaluator:
             )
         if not images:
             raise Unprocessable("no labelled image was given", field="images")
+        pay_images(len(images))
         with anyio.move_on_after(self._limits.evaluation_timeout + wait):
             return await self._evaluate(plan, images, wait)
         raise DeadlineExceeded(f"not done within {self._limits.evaluation_timeout + wait:g} s; send fewer images")

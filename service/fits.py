@@ -22,8 +22,9 @@ from adapters.base import ClassName, InfoValue, LabelSet, Support
 from service.decode import Decoder
 from service.errors import ClosedSet, LimitExceeded, NotFound, ServiceError, Unprocessable
 from service.label_sets import LabelSets
-from service.plans import Plan
+from service.plans import Plan, steps_of
 from service.records import Fit, Record
+from service.security.callers import pay_class_steps
 from service.support import Shelf, SupportImage, SupportShelves
 
 _log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class Fits:
             return self._sets.plan(record, adapter)
         self._check_method(adapter, {})
         check_counts(record.labels, shelf, needed, adapter)
+        pay_class_steps(len(record.labels.classes), steps_of(self._sets.planner.few_shot(adapter, {})))
         return self._sets.planner.trial(record, Fit(adapter, {}, digest, self._max_seconds))
 
     async def add_classes(self, ref: str, classes: Sequence[ClassName]) -> tuple[Record, bool]:
@@ -155,6 +157,7 @@ class Fits:
             if not ready:
                 self._follow(record)
             return record, not ready
+        pay_class_steps(len(record.labels.classes), steps_of(self._sets.planner.few_shot(fit.adapter, fit.options)))
         former = before if ready or before is None else before.former
         fit = replace(fit, former=None if former is None else replace(former, former=None))
         changed = await self._sets.records.change(record.id, lambda now: replace(now, fit=fit))

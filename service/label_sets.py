@@ -24,8 +24,9 @@ from service.errors import (
     Unprocessable,
 )
 from service.label_limits import LabelLimits, check_tokens, label_set, refused
-from service.plans import ZERO_SHOT, Plan, Planner, Served
+from service.plans import ZERO_SHOT, Plan, Planner, Served, steps_of
 from service.records import Record, RecordBook, record_id
+from service.security.callers import pay_class_steps
 from service.support import SupportShelves
 
 
@@ -65,6 +66,8 @@ class LabelSets:
         await check_tokens(labels, self._backbone)
         one = record_id(labels, method.name, options or {})
         self.states.admit()
+        if await self.records.find(one) is None:
+            pay_class_steps(len(labels.classes), steps_of(method))
         auto = self.planner.is_auto(adapter)
         record, new = await self.records.add(
             Record(one, labels, method.name, options or {}, name, time.time(), auto=auto)

@@ -16,6 +16,8 @@ from service.class_states.flights import Snapshot, Status, Want
 from service.errors import Unprocessable
 from service.label_limits import refused
 from service.records import Fit, Record, record_id
+from service.security.callers import pay_class_steps
+from service.security.keys import DEFAULT_TENANT
 
 BuildAdapter = Callable[[str, Mapping[str, InfoValue]], Adapter]
 """Method name and options to adapter. Raises `AdapterError` for what does not exist."""
@@ -83,13 +85,16 @@ class Planner:
         default_adapter: str,
         load_support: LoadSupport,
         methods: Mapping[str, Method] = METHODS,
+        tenant: str = DEFAULT_TENANT,
         kept: int = 512,
     ) -> None:
+        """States are kept apart by `tenant`, for whether one is there already would tell what another has uploaded."""
         self._backbone = backbone
         self._build = build
         self._default = default_adapter
         self._load_support = load_support
         self._methods = methods
+        self._owner = "" if tenant == DEFAULT_TENANT else f"@{tenant}"
         self._plans: OrderedDict[object, Plan] = OrderedDict()
         self._kept = kept
 
@@ -158,6 +163,7 @@ class Planner:
         if self.support_needed(name or self._default, options) and not self.is_auto(name):
             raise Unprocessable(f"adapter {name!r} learns from support images: upload a label set", field="adapter")
         adapter = self.adapter(name, options)
+        pay_class_steps(len(labels.classes), steps_of(adapter))
         wants = self._own_wants(labels, adapter)
         return self._remember(
             key, Plan(record_id(labels, adapter.name, options), adapter.name, wants[0], tuple(wants[1:] or wants))
@@ -194,7 +200,7 @@ class Planner:
         )
 
     def _state_key(self, adapter: Adapter, labels: LabelSet) -> str:
-        return f"state:{STATE_SCHEMA}:{self._backbone.fingerprint[:16]}:{adapter.version}:{labels.id}"
+        return f"state:{STATE_SCHEMA}:{self._backbone.fingerprint[:16]}:{adapter.version}:{labels.id}{self._owner}"
 
     def _remember(self, key: object, plan: Plan) -> Plan:
         self._plans[key] = plan
@@ -202,3 +208,9 @@ class Planner:
         while len(self._plans) > self._kept:
             self._plans.popitem(last=False)
         return plan
+
+
+def steps_of(adapter: Adapter) -> int:
+    """Optimisation steps per class that an adaptation takes, for quotas; 0 for methods that learn nothing."""
+    steps = getattr(adapter, "steps", None) or getattr(getattr(adapter, "settings", None), "steps", 0)
+    return steps if isinstance(steps, int) else 0

@@ -14,10 +14,13 @@ from service.classifier import Admission
 from service.core import Core, build_core
 from service.errors import NotReady, ServiceError
 from service.plans import BuildAdapter
+from service.security.keyring import Keyring
+from service.security.keys import DEFAULT_TENANT
 from service.settings import Settings, unknown_variables
-from service.stores import Stores, open_stores
+from service.stores import Stores, Watch, open_stores
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, Untraced
+from service.telemetry.window import RollingWindow
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +42,10 @@ class Runtime:
         self.tracing = tracing or open_tracing(settings)
         self.metrics = Metrics(None if isinstance(self.tracing, Untraced) else self.tracing.stage)
         self.metrics.show_limits(settings.limits)
+        self.window = RollingWindow(self.metrics)
         self.admission = Admission(settings.max_in_flight, self.metrics)
         self.evaluations = Admission(settings.max_evaluations, self.metrics)
+        self.keyring = None if settings.api_keys_file is None else Keyring(settings.api_keys_file)
         self.draining = False
         self.start_failure: str | None = None
         self._backbone = backbone
@@ -50,6 +55,7 @@ class Runtime:
         self._stores: Stores | None = None
         self._core: Core | None = None
         self._resuming: asyncio.Task[None] | None = None
+        self._sampling: asyncio.Task[None] | None = None
 
     @property
     def core(self) -> Core:
@@ -95,6 +101,7 @@ class Runtime:
         core.engine.start()
         await core.engine.probe()
         self._resuming = asyncio.get_running_loop().create_task(self._resume(core))
+        self._sampling = asyncio.get_running_loop().create_task(self.window.run(self._ask_store))
         _log.info("ready", extra={"backbone": backbone.name, "device": str(backbone.device)})
 
     def drain(self) -> None:
@@ -105,11 +112,14 @@ class Runtime:
 
     async def stop(self) -> None:
         self.drain()
-        if self._resuming is not None:
-            self._resuming.cancel()
-            await asyncio.wait([self._resuming])
+        ending = [task for task in (self._resuming, self._sampling) if task is not None]
+        for task in ending:
+            task.cancel()
+        if ending:
+            await asyncio.wait(ending)
         if self._core is not None:
-            await self._core.fits.close()
+            for core in self._core.cores.values():
+                await core.fits.close()
             await self._core.label_sets.states.close()
             await self._core.engine.stop(timeout=self.settings.shutdown_timeout)
             self._core.decoder.close()
@@ -118,7 +128,13 @@ class Runtime:
         await asyncio.to_thread(self.tracing.close)
 
     async def _open_stores(self) -> Stores:
-        return await asyncio.to_thread(open_stores, self.settings, observe=self._saw_lookup)
+        errors = self.metrics.dependency_errors
+        watch = Watch(
+            up=lambda found: self.metrics.dependency_up.labels("redis").set(found),
+            trouble=lambda kind: errors.labels("redis", kind).inc(),
+            lost=lambda reason: self.metrics.leases.labels("lost").inc(),
+        )
+        return await asyncio.to_thread(open_stores, self.settings, observe=self._saw_lookup, watch=watch)
 
     async def _load_backbone(self) -> Backbone:
         wanted = self.settings
@@ -126,11 +142,15 @@ class Runtime:
 
     async def _resume(self, core: Core) -> None:
         try:
-            begun = await core.label_sets.resume()
+            tenants = self.keyring.tenants if self.keyring is not None else []
+            begun = sum([await core.of(one).label_sets.resume() for one in {DEFAULT_TENANT, *tenants}])
         except ServiceError as error:
             _log.warning("stored label sets were not looked through", extra={"error": error.detail})
         else:
             _log.info("stored label sets looked through", extra={"adapted": begun})
+
+    async def _ask_store(self) -> None:
+        self.metrics.dependency_up.labels(self.stores.backend).set(await self.stores.problem() is None)
 
     def _saw_lookup(self, tier: str, result: str) -> None:
         self.metrics.lookups.labels(tier, result).inc()

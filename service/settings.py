@@ -12,9 +12,14 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from typing_extensions import Self
 
+from service.security.sites import is_loopback
+
 PREFIX = "SELFTPT_"
 OTLP = "opentelemetry.exporter.otlp.proto.http"
 MIB = 1024 * 1024
+REDIS_SCHEMES = tuple(f"{tls}{kind}://" for kind in ("", "+sentinel", "+cluster") for tls in ("redis", "rediss")) + (
+    "unix://",
+)
 
 Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=1024)]
@@ -54,10 +59,22 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
     redis_prefix: str = Field("selftpt", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
     redis_timeout: Seconds = 0.25
+    redis_ca_file: Path | None = Field(None, description="Authorities for TLS to Redis, in place of the system's")
+    redis_cert_file: Path | None = Field(None, description="Certificate to show to Redis")
+    redis_key_file: Path | None = None
+    redis_sentinel_password: SecretStr | None = None
+    lease_seconds: float = Field(5.0, ge=0.5, le=60, description="Until another takes over what a dead process adapted")
     state_ttl_seconds: int = Field(30 * 86400, ge=0, description="Unused class states are dropped then; 0 = never")
     memory_bytes: int = Field(256 * MIB, ge=0, description="Encoded states kept in front of the durable store")
     hot_bytes: Bytes = Field(512 * MIB, description="Decoded states kept ready for scoring")
-    api_keys_file: Path | None = None
+
+    api_keys_file: Path | None = Field(None, description="Who may do what; without it everybody may do everything")
+    allow_anonymous: bool = Field(False, description="Listen beyond this machine although no keys are asked for")
+    allowed_hosts: str | None = Field(None, description="Further names of this service on loopback, with commas")
+    cors_origins: str | None = Field(None, description="Sites whose pages may use the API, with commas; * is any")
+    trusted_proxies: str | None = Field(None, description="Addresses whose X-Forwarded-For is believed, with commas")
+    image_urls: bool = Field(False, description="Fetch images that are given as https addresses")
+    image_url_hosts: str | None = Field(None, description="The only hosts to fetch from, with commas")
 
     backbone: str = Field("bundled", min_length=1)
     device: str = Field("auto", min_length=1)
@@ -65,12 +82,14 @@ class Settings(BaseSettings):
     adapter: str = Field("auto", min_length=1, description="Method used where a request names none")
     threads: int = Field(0, ge=0, le=1024, description="Compute threads of the device thread; 0 = one per core")
     decode_threads: int = Field(0, ge=0, le=1024, description="Image decoders; 0 = one per core")
+    preprocess: Literal["fast", "exact"] = Field("fast", description="`exact` is open_clip's own transform, bit for bit")
     exif: Literal["ignore", "apply"] = Field("apply", description="`ignore` is what open_clip does with orientation")
 
     max_body_bytes: Bytes = 64 * MIB
     max_image_bytes: Bytes = 20 * MIB
     max_pixels: int = Field(40_000_000, ge=1, le=89_000_000, description="Pillow's own bomb guard ends the range")
     max_side_ratio: float = Field(100.0, ge=1)
+    max_frames: Count = Field(1000, description="Frames of an animation, of which the first is looked at")
     max_images: Count = 64
     max_top_k: Count = 1000
     max_classes: Count = 10_000
@@ -87,6 +106,7 @@ class Settings(BaseSettings):
     max_archive_ratio: float = Field(100.0, ge=1, description="Unpacked over packed size of one file in an archive")
     max_evaluations: Count = Field(4, description="Evaluations being worked on at once")
     max_wait_seconds: Seconds = 60.0
+    max_url_seconds: Seconds = Field(10.0, description="Until an image is there that was given as an address")
     max_batch: int = Field(32, ge=1, le=4096)
     max_waiting: Count = Field(1024, description="Images waiting for the device before requests are refused")
     max_held_bytes: Bytes = Field(1024 * MIB, description="Request bodies held in memory at once")
@@ -102,8 +122,8 @@ class Settings(BaseSettings):
     def _known_scheme(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None or not value.get_secret_value():
             return None
-        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must start with redis://, rediss:// or unix://")
+        if not value.get_secret_value().startswith(REDIS_SCHEMES):
+            raise ValueError(f"must start with {', '.join(REDIS_SCHEMES[:-1])} or {REDIS_SCHEMES[-1]}")
         return value
 
     @field_validator("traces_endpoint")
@@ -117,12 +137,10 @@ class Settings(BaseSettings):
             raise ValueError("traces need the otel extra: pip install 'self-tpt-service[otel]'")
         return value
 
-    @field_validator("api_keys_file")
+    @field_validator("api_keys_file", mode="before")
     @classmethod
-    def _keys_not_served(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            raise ValueError("API keys are not enforced by this version; starting with this set would look protected")
-        return value
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -134,6 +152,11 @@ class Settings(BaseSettings):
             raise ValueError("max_body_bytes cannot exceed max_held_bytes")
         if 4 * self.max_pixels > self.max_decoded_bytes:
             raise ValueError("max_decoded_bytes must hold one image of max_pixels (4 bytes each)")
+        if not (is_loopback(self.host) or self.api_keys_file or self.allow_anonymous):
+            raise ValueError(
+                f"host {self.host} can be reached by others, and no API keys are asked for: set SELFTPT_API_KEYS_FILE "
+                "(`selftpt keys create` makes one), or say that this is meant: --insecure, SELFTPT_ALLOW_ANONYMOUS=true"
+            )
         return self
 
     @property
@@ -148,6 +171,11 @@ class Settings(BaseSettings):
     def limits(self) -> dict[str, int | float]:
         """What a caller may run into, by the names that problem documents use."""
         return {name: getattr(self, name) for name in type(self).model_fields if name.startswith("max_")}
+
+
+def listed(text: str | None) -> frozenset[str]:
+    """What stands between commas."""
+    return frozenset(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:

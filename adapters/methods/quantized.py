@@ -74,6 +74,11 @@ class Quantized:
         self._host = _host(settings, backbone, self._through)
         self.version = settings_version(self.name, settings, self._host.version)
 
+    @property
+    def steps(self) -> int:
+        """Optimisation steps, the host's where none were asked for."""
+        return self._host.settings.steps
+
     def needs(self, state: ClassState) -> ImageNeeds:
         return needs_of(state)
 

@@ -49,6 +49,7 @@ class AnnouncingServer(uvicorn.Server):
 @click.option("--device", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of the embedded store.")
 @click.option("--redis-url", help="Keep label sets and class states in Redis instead.")
+@click.option("--insecure", "allow_anonymous", is_flag=True, default=None, help="Let others in without API keys.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 def serve(**options: object) -> None:
     """Start the service. Options that are not given come from SELFTPT_* variables."""
@@ -69,6 +70,8 @@ def serve(**options: object) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=settings.trusted_proxies is not None,
+        forwarded_allow_ips=settings.trusted_proxies or "",
         timeout_graceful_shutdown=int(settings.shutdown_timeout) + 1,
     )
     runtime = app.state.runtime

@@ -9,6 +9,7 @@ from fastapi import Depends, Header, Request
 from service.core import Core
 from service.http.prefer import preferred_wait
 from service.runtime import Runtime
+from service.security.callers import LOCAL, Caller
 
 
 def get_runtime(request: Request) -> Runtime:
@@ -20,17 +21,27 @@ def get_runtime(request: Request) -> Runtime:
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
 
 
-def get_core(runtime: RuntimeDep) -> Core:
-    """Raises `NotReady` until the backbone is loaded."""
-    return runtime.core
+def get_caller(request: Request) -> Caller:
+    caller = getattr(request.state, "caller", LOCAL)
+    assert isinstance(caller, Caller)
+    return caller
+
+
+CallerDep = Annotated[Caller, Depends(get_caller)]
 
 
 def client_of(request: Request) -> str:
     """Who pays for a request: whose turn it is when many wait, and whose limits it counts towards."""
-    return "local"
+    return get_caller(request).id
 
 
 ClientDep = Annotated[str, Depends(client_of)]
+
+
+def get_core(runtime: RuntimeDep, caller: CallerDep) -> Core:
+    """What the caller's tenant has. Raises `NotReady` until the backbone is loaded."""
+    return runtime.core.of(caller.tenant)
+
 
 CoreDep = Annotated[Core, Depends(get_core)]
 

@@ -15,6 +15,7 @@ from service.http.deps import CoreDep, RuntimeDep
 from service.http.problems import problem_answers
 from service.routes.uploads import File, known_row, read_form
 from service.schemas import SupportAnswer, SupportClass
+from service.security.callers import pay_images
 from service.support import SupportImage, support_digest
 
 router = APIRouter(prefix="/v1/label-sets/{label_set}/support")
@@ -59,6 +60,7 @@ async def put_support(
         files, fields = await read_form(request, limit="max_support_images", max_files=limits.max_support_images)
         check_fields(files, fields)
         captions = read_captions(fields.get("captions"), len(files), limits.max_caption_characters)
+        pay_images(len(files))
         for place, file in enumerate(files):
             await check_image(core, file, place)
         images = [(file.data, caption) for file, caption in zip(files, captions, strict=True)]

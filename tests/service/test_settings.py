@@ -15,7 +15,8 @@ api_keys_file backbone device precision adapter threads decode_threads exif max_
 max_side_ratio max_images max_top_k max_classes max_name_characters max_templates max_descriptions max_wait_seconds
 max_batch max_waiting max_held_bytes max_in_flight max_adaptations max_decoded_bytes request_timeout shutdown_timeout
 max_support_images max_support_total max_support_bytes max_caption_characters max_fit_seconds max_evaluation_images
-max_archive_bytes max_archive_ratio max_evaluations evaluation_timeout
+max_archive_bytes max_archive_ratio max_evaluations evaluation_timeout allow_anonymous allowed_hosts cors_origins
+trusted_proxies image_urls image_url_hosts max_frames max_url_seconds
 """
 
 
@@ -45,7 +46,9 @@ def test_settings_cannot_be_changed() -> None:
         {"max_held_bytes": 2048},
         {"max_pixels": 10**9},
         {"redis_url": "http://example.org"},
-        {"api_keys_file": "keys"},
+        {"host": "0.0.0.0"},
+        {"host": "::"},
+        {"host": "example.org"},
         {"port": 70_000},
         {"precision": "int1"},
         {"max_imges": 3},
@@ -54,6 +57,13 @@ def test_settings_cannot_be_changed() -> None:
 def test_what_is_unsafe_or_unknown_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Settings(**wrong)  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize(
+    "meant", [{"host": "0.0.0.0", "allow_anonymous": True}, {"host": "::", "api_keys_file": "k"}, {"host": "127.0.0.2"}]
+)
+def test_listening_to_others_takes_keys_or_a_clear_word(meant: dict[str, object]) -> None:
+    assert Settings(**meant).host == meant["host"]  # type: ignore[arg-type]  # checked by Settings itself
 
 
 def test_secrets_do_not_show() -> None:

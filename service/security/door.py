@@ -1,0 +1,47 @@
+"""Puts the guards in front of the application, in order: header fields, other sites' pages, keys."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from service.runtime import Runtime
+from service.security.guard import GuardMiddleware
+from service.security.headers import SecurityHeadersMiddleware
+from service.settings import listed
+
+METHODS = ("GET", "POST", "PUT", "DELETE")
+SENT = ("Authorization", "Content-Type", "Prefer", "X-Request-Id")
+SHOWN = (
+    "Location",
+    "Preference-Applied",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "Server-Timing",
+    "X-Request-Id",
+)
+"""Header fields that pages of other sites may send and read."""
+
+
+def close_door(app: FastAPI, runtime: Runtime) -> None:
+    """What is added last is passed first: a refusal, too, has its header fields."""
+    settings = runtime.settings
+    origins = listed(settings.cors_origins)
+    app.add_middleware(
+        GuardMiddleware,
+        keyring=runtime.keyring,
+        metrics=runtime.metrics,
+        hosts=listed(settings.allowed_hosts),
+        origins=origins,
+    )
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(origins),
+            allow_methods=METHODS,
+            allow_headers=SENT,
+            expose_headers=SHOWN,
+            max_age=600,
+        )
+    app.add_middleware(SecurityHeadersMiddleware)
