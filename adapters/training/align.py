@@ -63,8 +63,9 @@ class Round:
 
 
 ALIGNMENT = Round()
-# by then the captions are known by heart, and ImageNet's classes and everyday names are what is still told apart badly
-REFINEMENT = Round(text=6e-4, table=4.5e-4, projection=6e-4, scale=5e-4, head=1.0, caption=0.15)
+# by then the captions are known by heart, and names are what is still told apart badly
+REFINEMENT = Round(text=6e-4, table=4.5e-4, projection=6e-4, scale=5e-4, head=0.8, rows=0.7, caption=0.15)
+PERSON, ARTEFACT = "00007846", "00021939"  # in WordNet 3.0
 
 
 @dataclass
@@ -152,7 +153,7 @@ class Aligner:
         """Features of one image of each concept, and the synsets that each image shows."""
         shown = [self._sampler.member(number) for number in numbers]
         features = draw_pseudo(self.directions[[c.row for c in shown]], self._material.domains, self._generator)
-        synsets = [frozenset([concept.synset] if concept.synset else []) for concept in shown]
+        synsets = [self._on_show(concept) for concept in shown]
         for row, concept in enumerate(shown):
             # a hypernym such as `animal` is seen on photographs too, so ask the concept that was drawn
             named = self._material.concepts[numbers[row]]
@@ -166,6 +167,13 @@ class Aligner:
                 domain, index = self._sampler.real(concept)
                 features[row] = self._material.domains[domain].features[index]
         return features, synsets
+
+    def _on_show(self, concept: Concept) -> frozenset[str]:
+        """What an image of the concept may show: its synset, and people with what people wear and use."""
+        if concept.synset is None:
+            return frozenset()
+        used = ARTEFACT in self._material.wordnet.ancestors(concept.synset)
+        return frozenset([concept.synset, PERSON] if used else [concept.synset])
 
     def _photo_batch(self) -> tuple[Tensor, list[str]]:
         if not self._material.photos:

@@ -35,8 +35,7 @@ from adapters.training.wordnet import WordNet, read_wordnet
 logger = logging.getLogger(__name__)
 
 SEED = 0
-DISTIL_STEPS, ALIGN_STEPS, REFINE_STEPS = 1000, 3200, 2000
-MOST_COMMON_REFINED = 40.0  # times as often as a word that is never used
+DISTIL_STEPS, ALIGN_STEPS, REFINE_STEPS = 1000, 3200, 1600
 QUICK_DIVISOR = 10
 
 
@@ -93,20 +92,20 @@ class Build:
         if self._path("aligned").exists():
             return
         model = self._load("distilled")
-        align(model, self._material(self.frequency), ALIGN_STEPS // self.divisor, self._path("snapshot"), SEED)
+        align(model, self._material(), ALIGN_STEPS // self.divisor, self._path("snapshot"), SEED)
         save(model.state_dict(), self._path("aligned"))
 
     def refine(self) -> None:
-        """Phase 3: both once more, with everyday names in every step; then drawn back to where alignment started."""
+        """Phase 3: both once more, captions counting less; then drawn back to where alignment started."""
         if self._path("refined").exists():
             return
         model, start = self._load("aligned"), self._load("distilled")
-        material = self._material(commonness(self.names, self.wordnet, MOST_COMMON_REFINED))
+        material = self._material()
         initialise_projection(start, material, offset_directions(material.teacher.rows, material.domains))
         refine(model, start, material, REFINE_STEPS // self.divisor, self._path("snapshot"), seed=SEED + 2)
         save(model.state_dict(), self._path("refined"))
 
-    def _material(self, frequency: Tensor) -> Material:
+    def _material(self) -> Material:
         domains = load_domains(self.work, left_out_classes(self.work))
         concepts = build_concepts(self.data, self.names, self.wordnet, domains)
         photos, captions = load_photos(self.data, self.work) if self.captions else ([], [])
@@ -120,7 +119,7 @@ class Build:
             head=imagenet_head(),
             domains=domains,
             concepts=concepts,
-            frequency=frequency,
+            frequency=self.frequency,
             corpus=CorpusSampler(self.corpus, self.names, self.frequency, SEED + 1),
             shifts=self.corpus.shifts,
             photos=photos,

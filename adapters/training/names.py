@@ -97,12 +97,12 @@ def collect_names(data: Path, wordnet: WordNet) -> list[Name]:
     return list(unique.values())
 
 
-def commonness(names: list[Name], wordnet: WordNet, most: float = MOST_COMMON) -> Tensor:
-    """How often training should draw each name [N]: everyday words more often than rare ones, up to `most` times.
+def commonness(names: list[Name], wordnet: WordNet) -> Tensor:
+    """How often training should draw each name [N]: everyday words more often than rare ones.
 
     Counted are WordNet's tagged texts and the definitions of all nouns; the root keeps `person` from crowding out
     the rest.
     """
     written = Counter(word for synset in wordnet.synsets.values() for word in re.findall("[a-z]+", synset.gloss))
     counts = [wordnet.counts[name.text.replace(" ", "_")] + written[name.text] for name in names]
-    return (1 + torch.tensor(counts, dtype=torch.float)).sqrt().clamp(max=most)
+    return (1 + torch.tensor(counts, dtype=torch.float)).sqrt().clamp(max=MOST_COMMON)

@@ -12,7 +12,9 @@ from open_clip import CLIP
 from torch import Tensor
 
 from adapters.training.align import (
+    ARTEFACT,
     IMAGES_PER_CONCEPT,
+    PERSON,
     Aligner,
     Material,
     align,
@@ -27,7 +29,7 @@ from adapters.training.names import Name
 from adapters.training.pseudo import PLAIN_SETS, Domain, draw_pseudo
 from adapters.training.teacher import Teacher
 from adapters.training.tower import encode_features, encode_text, tokenizer
-from adapters.training.wordnet import WordNet
+from adapters.training.wordnet import Synset, WordNet
 
 DOG, PUPPY, TURTLE, ORANGE = (f"0000000{number}" for number in (3, 4, 8, 9))
 TEXTS = ["dog", "turtle", "puppy", "orange", "canine"]
@@ -134,6 +136,13 @@ def test_photographs_show_what_any_of_their_captions_names(model: CLIP, material
     from_photo = (features == material.photos[0][5]).all(1).tolist()
     assert 25 < sum(from_photo) < 40
     assert synsets == [frozenset({DOG if photo else ORANGE}) for photo in from_photo]
+
+
+def test_what_people_use_may_be_shown_with_people_but_animals_are_not(model: CLIP, material: Material) -> None:
+    material.wordnet.synsets[TURTLE] = Synset(TURTLE, "06", ("turtleneck",), (ARTEFACT,), "worn by people")
+    material.wordnet.synsets[ARTEFACT] = Synset(ARTEFACT, "03", ("artifact",), (), "made by people")
+    _, synsets = Aligner(model, material, 0)._images([0, 1])
+    assert synsets == [frozenset({DOG}), frozenset({TURTLE, PERSON})]
 
 
 def test_the_projection_starts_where_images_meet_their_targets(model: CLIP, material: Material) -> None:
