@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from service.errors import (
     BadRequest,
@@ -91,6 +92,15 @@ def problem_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": "A problem document.", "content": content} for status in statuses}
 
 
+def allowed_methods(request: Request) -> list[str]:
+    """Of all routes that share the path; the router itself names those of one."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE:
+            found |= route.methods or set()
+    return sorted(found)
+
+
 def install_problems(app: FastAPI) -> None:
     async def on_service_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
@@ -107,7 +117,10 @@ def install_problems(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         kind = PLAIN_ERRORS.get(error.status_code, BadRequest)
         said = f"{request.method} {request.url.path}: {error.detail}"
-        return problem_response(kind(said), dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == MethodNotAllowed.status:
+            headers["Allow"] = ", ".join(allowed_methods(request))
+        return problem_response(kind(said), headers)
 
     app.add_exception_handler(ServiceError, on_service_error)
     app.add_exception_handler(RequestValidationError, on_invalid)

@@ -37,7 +37,7 @@ BODY: dict[str, Any] = {
 
 
 @router.post(
-    "/models/{model:path}",
+    "/models/{model}",
     operation_id="hugging_face_classify",
     responses={
         200: {"model": list[HuggingFaceScore], "description": "Labels, best first."},

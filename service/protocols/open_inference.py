@@ -46,7 +46,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     },
     **problem_answers(400, 404, 408, 413, 415, 422, 429, 500, 503, 504),
 }
-MODEL = "/models/{model:path}"
+MODEL = "/models/{model}"
 VERSIONED = MODEL + "/versions/{version}"
 KNOWN = problem_answers(404, 503)
 
@@ -74,7 +74,6 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"name": TITLE, "ready": able}, 200 if able else 503)
 
 
-# A model's name may hold slashes, so the longer paths stand first.
 @router.get(f"{VERSIONED}/ready", operation_id="v2_model_version_ready", responses=KNOWN)
 async def version_ready(model: str, version: str, core: CoreDep) -> Ready:
     return await model_ready(model, core, version)

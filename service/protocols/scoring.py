@@ -42,14 +42,19 @@ def named(error: ServiceError) -> ServiceError:
     return error
 
 
+def backbone_name(core: Core) -> str:
+    """Without the folders of a checkpoint or the owner in a hub: one segment of a path."""
+    return core.backbone.name.rpartition("/")[2]
+
+
 async def label_set_of(core: Core, model: str) -> str | None:
     """The id of the label set that a model name means; None for the backbone, which goes with any labels."""
-    if model == core.backbone.name:
+    name = backbone_name(core)
+    if model == name:
         return None
     try:
         return (await core.label_sets.find(model)).id
     except NotFound as error:
-        name = core.backbone.name
         raise NotFound(
             f"there is no model {model!r}: {name!r} is served, and every label set", served=[name]
         ) from error

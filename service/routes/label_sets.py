@@ -27,6 +27,15 @@ HEARTBEAT = 15.0
 
 NO_SUPPORT = "no fit to support images was asked for, so the class names are all there is to learn from"
 
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": ["progress", "ready", "failed", "awaiting-support"]},
+        "data": {"type": "string"},
+    },
+}
+
 FINAL = {"ready", "failed", "awaiting-support"}
 
 BODY: dict[str, Any] = {
@@ -93,7 +102,7 @@ async def delete_label_set(label_set: str, core: CoreDep) -> Response:
     operation_id="watch_label_set",
     response_class=StreamingResponse,
     responses={
-        200: {"description": "The events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        200: {"description": "The events.", "content": {"text/event-stream": {"schema": EVENT}}},
         **problem_answers(404, 503),
     },
 )
