@@ -5,21 +5,19 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from torchvision.transforms import functional as TF  # torchvision's own convention
+from torch import nn
 
 from adapters.calibration import ScaleLaw, find_law
 from adapters.checkpoint import SourcePrompts, find_source_prompts
-from adapters.crops import random_crop
 from adapters.errors import BackboneError
+from adapters.pixels import Preprocess
 from adapters.towers import ImageTower, TextTower
 from adapters.vision.opening import open_tokens
 from adapters.vision.sequence import TokenTower
@@ -28,28 +26,6 @@ BUNDLED = "bundled"
 BUNDLED_DIR = Path(__file__).parent / "bundled"
 MATRIX_DIMENSIONS = 4
 """Weights with this many dimensions belong to convolutions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocess:
-    """open_clip's own evaluation transform up to the pixels: resize, crop, RGB. Normalisation follows on the device."""
-
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    resize: Callable[[Image.Image], Image.Image]
-
-    def pixels(self, image: Image.Image) -> Tensor:
-        """A decoded image to uint8 [3, S, S]."""
-        pixels: Tensor = TF.pil_to_tensor(self.resize(image))
-        return pixels
-
-    def views(self, image: Image.Image, count: int, *, seed: int) -> Tensor:
-        """A decoded image to uint8 [count, 3, S, S]: what `pixels` gives, then random crops of the whole image. The
-        same seed gives the same views."""
-        draw, whole = random.Random(seed), image.convert("RGB")
-        crops = [random_crop(whole, self.size, draw) for _ in range(count - 1)]
-        return torch.stack([self.pixels(image), *crops])
 
 
 @dataclass(frozen=True, slots=True)

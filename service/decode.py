@@ -2,7 +2,7 @@
 
 EXIF orientation is applied by default, so that photos stand as people see them; open_clip ignores it, and the setting
 `exif=ignore` does too. 16-bit images are scaled to 8 bits; Pillow's plain conversion would clip them to white. All else
-is the backbone's own preprocessing, bit for bit.
+is the backbone's own preprocessing: bit for bit, or for RGB and grey images the fast one when that is given.
 """
 
 from __future__ import annotations
@@ -16,16 +16,22 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from adapters.clip import Preprocess
+from adapters.pixels import FAST_VERSION, FastResize, Preprocess
 from service.errors import ImageError, LimitExceeded, UnsupportedType
+from service.jpeg import decode_rgb
 
 FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8")
 BYTES_PER_PIXEL = 4
+ORIENTATION = 0x0112
+"""EXIF's tag."""
 
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError, TypeError, AttributeError,
           RuntimeError, struct.error, zlib.error)  # fmt: skip
@@ -50,12 +56,24 @@ class Decoder:
         threads: int,
         max_decoded_bytes: int,
         apply_exif: bool = True,
+        fast: FastResize | None = None,
     ) -> None:
         self._preprocess = preprocess
         self._limits = limits
         self._budget = ByteBudget(max_decoded_bytes)
         self._apply_exif = apply_exif
+        self._fast = fast
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    @property
+    def mode(self) -> Literal["fast", "exact"]:
+        return "exact" if self._fast is None else "fast"
+
+    @property
+    def version(self) -> str:
+        """Changes with everything but the backbone that decides which pixels an image gives."""
+        fast = "exact" if self._fast is None else f"fast-{FAST_VERSION}"
+        return f"{fast}:{'apply' if self._apply_exif else 'ignore'}"
 
     async def pixels(self, data: bytes, views: int = 1) -> Tensor:
         """uint8 [3, S, S], or [views, 3, S, S] for more views than one, the same ones for the same bytes. Raises
@@ -73,12 +91,35 @@ class Decoder:
             self._check_size(width, height)
             made = (views - 1) * 3 * self._preprocess.size**2
             with self._budget.hold(width * height * BYTES_PER_PIXEL + made), damage_named(image.format or "image"):
-                image.load()
-                self._check_size(*image.size)
-                upright = eight_bits(self._upright(image))
+                if self._fast is not None and views == 1:
+                    return self._fast_pixels(self._fast, data, image)
+                upright = self._loaded(image)
                 if views == 1:
                     return self._preprocess.pixels(upright)
                 return self._preprocess.views(upright, views, seed=zlib.crc32(data))
+
+    def _fast_pixels(self, resize: FastResize, data: bytes, image: Image.Image) -> Tensor:
+        """Images with a palette, alpha or four inks keep open_clip's own order of steps."""
+        rgb_HW3 = decode_rgb(data, image, side=resize.size)
+        if rgb_HW3 is not None:
+            return resize(rgb_HW3, self._orientation(image))
+        upright = self._loaded(image)
+        if upright.mode not in ("RGB", "L"):
+            return self._preprocess.pixels(upright)
+        return resize(torch.from_numpy(np.array(upright.convert("RGB"))))
+
+    def _loaded(self, image: Image.Image) -> Image.Image:
+        image.load()
+        self._check_size(*image.size)
+        return eight_bits(self._upright(image))
+
+    def _orientation(self, image: Image.Image) -> int:
+        if not self._apply_exif:
+            return 1
+        try:
+            return int(image.getexif().get(ORIENTATION, 1))
+        except DAMAGE:
+            return 1  # as below
 
     def _check_size(self, width: int, height: int) -> None:
         if min(width, height) < 1:

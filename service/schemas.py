@@ -260,6 +260,7 @@ class ModelAnswer(BaseModel):
     image_size: int
     device: str
     precision: str
+    preprocess: Literal["fast", "exact"]
     source_prompts: str
     logit_scale: float
 

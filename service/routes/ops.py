@@ -42,6 +42,7 @@ async def list_models(core: CoreDep) -> ModelsAnswer:
         image_size=backbone.preprocess.size,
         device=str(backbone.device),
         precision=backbone.precision,
+        preprocess=core.decoder.mode,
         source_prompts=backbone.source_prompts,
         logit_scale=backbone.logit_scale,
     )
