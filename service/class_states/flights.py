@@ -50,6 +50,8 @@ class Flight:
     released: bool = False
     """Nobody shall wait any longer, because the service is going down."""
     task: asyncio.Task[None] | None = None
+    also: Callable[[float], None] | None = None
+    """Hears of progress, too."""
     since: float = field(default_factory=time.perf_counter)
     _pulse: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -65,6 +67,8 @@ class Flight:
     def advance(self, fraction: float) -> None:
         if not self.final:
             self._become(Snapshot("adapting", max(self.snapshot.progress, min(fraction, 1.0))))
+            if self.also is not None:
+                self.also(self.snapshot.progress)
 
     def succeed(self, state: ClassState) -> None:
         self.state = state

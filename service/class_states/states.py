@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 import anyio
 
 from adapters.base import ClassState
-from adapters.checkpoint import state_from_bytes, state_to_bytes
-from adapters.errors import AdapterError, StateError
+from adapters.errors import AdapterError
 from service.class_states.failures import Failures
 from service.class_states.flights import Flight, Reporter, Snapshot, Want, settled_flight
 from service.class_states.hot_states import HotStates
+from service.class_states.kept_states import KeptStates
+from service.class_states.shared_work import CANCELLED, SharedWork, end
 from service.engine import Engine
 from service.errors import (
     ComputeError,
@@ -23,23 +24,20 @@ from service.errors import (
     Overloaded,
     ServiceError,
     ShuttingDown,
-    StoreError,
 )
 from service.stores import Store
+from service.stores.turns import Alone, Claim, Turns
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, Untraced
 
 _log = logging.getLogger(__name__)
-
-LARGE_BLOB = 1 << 18
-"""Bytes from which a state is decoded in a thread."""
 
 
 class States:
     """Used on the event loop only. A failed read means computing again; a failed write means computing again later.
 
     Many may want the same state at once: one look-up and one adaptation serve them all, and no waiter that gives up
-    takes them from the others.
+    takes them from the others. With `turns` that holds across the processes that share the store.
     """
 
     def __init__(
@@ -53,10 +51,12 @@ class States:
         place: Callable[[ClassState], ClassState] = lambda state: state,
         failures: Failures | None = None,
         tracing: Tracing | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """`place` readies a state for scoring, e.g. by moving it to the device."""
         self._engine = engine
-        self._store = store
+        self._kept = KeptStates(store, metrics)
+        self._shared = SharedWork(turns, Alone(store.put), self._kept.load, metrics)
         self._hot = hot
         self._metrics = metrics
         self._max_adaptations = max_adaptations
@@ -117,7 +117,9 @@ class States:
         failure = self._failures.last(want.key)
         if failure is not None:
             return Snapshot("failed", 0.0, str(failure))
-        return Snapshot("ready", 1.0) if await self._stored(want) is not None else Snapshot("queued")
+        if await self._stored(want) is not None:
+            return Snapshot("ready", 1.0)
+        return await self._shared.look(want.key) or Snapshot("queued")
 
     async def load(self, want: Want) -> ClassState | None:
         """The state if it is hot or stored."""
@@ -134,15 +136,13 @@ class States:
         if flight is not None:
             await _ended([flight])
         self._failures.forget(key)
+        await self._shared.revoke(key)
 
     async def forget(self, key: str) -> None:
         """Abandons a running adaptation and drops the state everywhere."""
         await self.abandon(key)
         self._hot.drop(key)
-        try:
-            await self._store.delete(key)
-        except StoreError as error:
-            _log.warning("a class state could not be deleted", extra={"key": key, "error": error.detail})
+        await self._kept.delete(key)
 
     def release(self) -> None:
         """Lets go of everyone who waits, because the service is going down."""
@@ -162,13 +162,13 @@ class States:
                 self._finish(flight, state)
                 return
             flight.missed()
-            state = await self._adapted(flight)
-            self._finish(flight, state)
-            await self._keep(want, state)
+            found = await self._shared.outcome(flight)
+            if isinstance(found, ClassState):
+                self._finish(flight, found)
+            else:
+                await self._compute(flight, found)
         except asyncio.CancelledError:
-            flight.fail(
-                ShuttingDown() if self._closing else ComputeError("cancelled: the label set or its fit was deleted")
-            )
+            flight.fail(ShuttingDown() if self._closing else ComputeError(CANCELLED))
             raise
         except (AdapterError, ServiceError) as error:
             self._failures.note(want.key, error)
@@ -176,6 +176,24 @@ class States:
         finally:
             self._flights.pop(want.key, None)
             flight.fail(InternalError("the adaptation ended without a result"))  # no-op unless something above is wrong
+
+    async def _compute(self, flight: Flight, claim: Claim) -> None:
+        def revoked() -> None:
+            if flight.task is not None and not flight.final:
+                flight.task.cancel()
+
+        async with claim.keep_alive(revoked):
+            flight.also = claim.tell
+            try:
+                state = await self._adapted(flight)
+            except asyncio.CancelledError:
+                await claim.release()
+                raise
+            except (AdapterError, ServiceError) as error:
+                await end(claim, error)
+                raise
+            self._finish(flight, state)
+            await self._keep(flight.want, state, claim)
 
     def _finish(self, flight: Flight, state: ClassState) -> None:
         self._failures.forget(flight.want.key)
@@ -220,30 +238,16 @@ class States:
         raise DeadlineExceeded(f"not done within the deadline of {want.deadline:g} s")
 
     async def _stored(self, want: Want) -> ClassState | None:
-        try:
-            blob = await self._store.get(want.key)
-            if blob is None:
-                return None
-            state = (
-                await asyncio.to_thread(state_from_bytes, blob) if len(blob) > LARGE_BLOB else state_from_bytes(blob)
-            )
-            if state.version != want.adapter.version or len(state.weights) != len(want.labels.classes):
-                raise StateError("the stored class state is of other content than its key says")
-        except StoreError as error:
-            _log.warning("class states cannot be read", extra={"error": error.detail})
-            return None
-        except StateError as error:
-            self._metrics.lookups.labels("store", "corrupt").inc()
-            _log.warning("a stored class state is damaged and is computed again", extra={"error": str(error)})
-            return None
-        return self._place(state)
+        state = await self._kept.load(want)
+        return None if state is None else self._place(state)
 
-    async def _keep(self, want: Want, state: ClassState) -> None:
+    async def _keep(self, want: Want, state: ClassState, claim: Claim) -> None:
         began = time.perf_counter()
-        try:
-            await self._store.put(want.key, await asyncio.to_thread(state_to_bytes, state))
-        except StoreError as error:
-            _log.warning("a class state was not stored", extra={"error": error.detail})
+        if not await self._kept.keep(want, state, claim):
+            self._metrics.leases.labels("fenced").inc()
+            official = await self._stored(want)  # everybody shall answer with the same state
+            if official is not None:
+                self._hot.put(want.key, official)
         self._metrics.adaptation_seconds.labels("store").observe(time.perf_counter() - began)
 
 

@@ -7,6 +7,7 @@ cache: memory in front of the same backend.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,10 +17,13 @@ from pydantic import SecretStr
 from service.errors import StoreError
 from service.stores.memory import MemoryStore
 from service.stores.redis import RedisStore, open_redis
+from service.stores.redis_client import RedisAccess
+from service.stores.redis_leases import RedisLeases
 from service.stores.sqlite import SqliteFile
 from service.stores.tiered import Observe, TieredStore
+from service.stores.turns import Turns
 
-__all__ = ["Observe", "Store", "Stores", "StoresConfig", "open_stores"]
+__all__ = ["Observe", "Store", "Stores", "StoresConfig", "Watch", "open_stores"]
 
 _NEVER = 100 * 365 * 86400
 
@@ -61,18 +65,40 @@ class StoresConfig(Protocol):
     @property
     def redis_timeout(self) -> float: ...
     @property
+    def redis_ca_file(self) -> Path | None: ...
+    @property
+    def redis_cert_file(self) -> Path | None: ...
+    @property
+    def redis_key_file(self) -> Path | None: ...
+    @property
+    def redis_sentinel_password(self) -> SecretStr | None: ...
+    @property
+    def lease_seconds(self) -> float: ...
+    @property
     def state_ttl_seconds(self) -> int: ...
     @property
     def memory_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """Who wants to hear of a shared backend: whether it is `up`, of each `trouble` (unreachable, refused, skipped),
+    and of each turn that was `lost` (taken, revoked, fenced)."""
+
+    up: Callable[[bool], None] = lambda up: None
+    trouble: Callable[[str], None] = lambda kind: None
+    lost: Callable[[str], None] = lambda reason: None
+
+
+@dataclass(frozen=True, slots=True)
 class Stores:
-    """`records` hold the truth, `states` what can be computed again. `backend` is "sqlite" or "redis"."""
+    """`records` hold the truth, `states` what can be computed again. `backend` is "sqlite" or "redis". `turns` is there
+    when other processes may share the backend."""
 
     records: Store
     states: Store
     backend: str
+    turns: Turns | None = None
 
     async def problem(self) -> str | None:
         """Why the durable backend cannot answer just now, or None. Cheap: at most one short look-up."""
@@ -84,29 +110,44 @@ class Stores:
 
     async def close(self) -> None:
         try:
+            if isinstance(self.turns, RedisLeases):
+                await self.turns.close()
             await self.states.close()
         finally:
             await self.records.close()
 
 
-def open_stores(settings: StoresConfig, *, observe: Observe | None = None) -> Stores:
+def open_stores(settings: StoresConfig, *, observe: Observe | None = None, watch: Watch | None = None) -> Stores:
     """Blocks while an SQLite file is opened and checked. A Redis that is down is no error here: it may come back.
 
     Raises `StoreError` when the file under `data_dir` cannot be used, and names it. `observe(tier, result)` hears of
     every look-up of a class state: result is hit, miss or error.
     """
-    records, durable, backend = _open_redis(settings) if settings.redis_url else _open_sqlite(settings)
     memory = MemoryStore(settings.memory_bytes)
-    return Stores(records, TieredStore({"memory": memory, backend: durable}, observe=observe), backend)
+    if settings.redis_url is None:
+        records, durable = _open_sqlite(settings)
+        return Stores(records, TieredStore({"memory": memory, "sqlite": durable}, observe=observe), "sqlite")
+    watch = watch or Watch()
+    server = open_redis(access_of(settings), count=watch.trouble, changed=watch.up)
+    prefix, ttl = settings.redis_prefix, settings.state_ttl_seconds or _NEVER
+    states = TieredStore({"memory": memory, "redis": RedisStore(server, prefix, ttl=ttl)}, observe=observe)
+    turns = RedisLeases(server, prefix, ttl=ttl, seconds=settings.lease_seconds, near=memory.put, lost=watch.lost)
+    return Stores(RedisStore(server, prefix), states, "redis", turns)
 
 
-def _open_redis(settings: StoresConfig) -> tuple[Store, Store, str]:
+def access_of(settings: StoresConfig) -> RedisAccess:
     assert settings.redis_url is not None
-    server = open_redis(settings.redis_url.get_secret_value(), timeout=settings.redis_timeout)
-    prefix = settings.redis_prefix
-    return RedisStore(server, prefix), RedisStore(server, prefix, ttl=settings.state_ttl_seconds or _NEVER), "redis"
+    sentinel = settings.redis_sentinel_password
+    return RedisAccess(
+        settings.redis_url.get_secret_value(),
+        timeout=settings.redis_timeout,
+        ca_file=settings.redis_ca_file,
+        cert_file=settings.redis_cert_file,
+        key_file=settings.redis_key_file,
+        sentinel_password=None if sentinel is None else sentinel.get_secret_value(),
+    )
 
 
-def _open_sqlite(settings: StoresConfig) -> tuple[Store, Store, str]:
+def _open_sqlite(settings: StoresConfig) -> tuple[Store, Store]:
     file = SqliteFile(settings.data_dir / "selftpt.sqlite3")
-    return file.store("records"), file.store("states", ttl=settings.state_ttl_seconds or _NEVER), "sqlite"
+    return file.store("records"), file.store("states", ttl=settings.state_ttl_seconds or _NEVER)

@@ -6,114 +6,87 @@ A slow or dead server costs each caller a short time-out at first and nothing on
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
+from typing import Any, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.asyncio import Redis
+from redis.exceptions import ClusterError, RedisClusterException, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.errors import StoreError
+from service.stores.breaker import Breaker
+from service.stores.redis_client import CONNECTIONS, Client, RedisAccess, close_client, open_client
 
-_log = logging.getLogger(__name__)
+Count = Callable[[str], None]
+"""Called with what went wrong: unreachable, refused, or skipped (the breaker was open)."""
 
-_CONNECTIONS = 16
-_POOL_WAIT = 4
-"""How many time-outs a caller may wait for a free connection: a burst is no outage."""
-
-
-class Breaker:
-    """Refuses at once for `cooldown` seconds after `failures` failures in a row, then lets one caller probe."""
-
-    def __init__(
-        self, *, failures: int = 3, cooldown: float = 2.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._limit = failures
-        self._cooldown = cooldown
-        self._clock = clock
-        self._failures = 0
-        self._refuse_until = 0.0
-
-    def admit(self) -> bool:
-        now = self._clock()
-        if self._failures < self._limit:
-            return True
-        if now < self._refuse_until:
-            return False
-        # The probe holds the door for one more cool-down, so that the others do not all wait for its time-out.
-        self._refuse_until = now + self._cooldown
-        return True
-
-    def succeeded(self) -> None:
-        if self._failures >= self._limit:
-            _log.warning("Redis answers again")
-        self._failures = 0
-
-    def failed(self, reason: object) -> None:
-        self._failures += 1
-        self._refuse_until = self._clock() + self._cooldown
-        if self._failures == self._limit:
-            _log.warning("Redis is unreachable: %s; asked once in %g s from now on", reason, self._cooldown)
+_UNREACHABLE = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    RedisClusterException,
+    ClusterError,
+    asyncio.TimeoutError,
+    OSError,
+)
 
 
 class RedisServer:
-    """A client and the breaker in front of it, shared by the stores on one server."""
+    """A client and the breaker in front of it, shared by the stores on one server or cluster."""
 
-    def __init__(self, client: Redis, breaker: Breaker | None = None) -> None:
+    def __init__(self, client: Client, breaker: Breaker | None = None, *, count: Count | None = None) -> None:
         self._client = client
         self._breaker = breaker or Breaker()
+        self._count = count or _uncounted
         self._closed = False
+        self._room = asyncio.Semaphore(CONNECTIONS)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Redis]:
         """Translates every failure to `StoreError`. Only an unreachable server counts for the breaker: one that
-        answers "no" (out of memory, read only) is up."""
+        answers "no" (out of memory, read only) is up. A burst waits its turn: it is no outage."""
+        async with self._room, self._guarded() as client:
+            yield client
+
+    @asynccontextmanager
+    async def _guarded(self) -> AsyncIterator[Redis]:
         if self._closed:
             raise StoreError("the Redis store is closed")
         if not self._breaker.admit():
+            self._count("skipped")
             raise StoreError("Redis did not answer lately; it is asked again in a moment")
         try:
-            yield self._client
-        except (RedisConnectionError, RedisTimeoutError, asyncio.TimeoutError, OSError) as error:
+            yield cast(Redis, self._client)  # a cluster's client has the same commands
+        except _UNREACHABLE as error:
             self._breaker.failed(error)
+            self._count("unreachable")
             # Clients read this text, so the address stays in the cause and the log.
             raise StoreError("Redis is unreachable") from error
         except RedisError as error:
             self._breaker.succeeded()
+            self._count("refused")
             raise StoreError(f"Redis refused: {error}") from error
         self._breaker.succeeded()
+
+    def pubsub(self) -> Any:
+        """A connection of its own that listens to channels; it does not pass the breaker."""
+        return self._client.pubsub(ignore_subscribe_messages=True)
 
     async def close(self) -> None:
         # The client would connect again when asked, hence the flag.
         self._closed = True
-        with suppress(RedisError, OSError):
-            await self._client.aclose(close_connection_pool=True)
+        with suppress(RedisError, RedisClusterException, OSError):
+            await close_client(self._client)
 
 
-def open_redis(url: str, *, timeout: float) -> RedisServer:
-    """No connection is made yet. Raises `StoreError` when the URL (redis, rediss or unix) makes no sense."""
-    try:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=_CONNECTIONS,
-            timeout=timeout * _POOL_WAIT,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.005, cap=0.05), retries=1),
-            # No health checks: against a server that accepts but does not answer, redis-py 8.1 checks while it connects
-            # while it checks, without end. A dead connection shows at the next command, which is tried twice.
-            health_check_interval=0,
-            decode_responses=False,
-        )
-    except ValueError as error:
-        raise StoreError(f"the Redis URL cannot be used: {error}") from error
-    return RedisServer(Redis.from_pool(pool))
+def open_redis(
+    access: RedisAccess, *, count: Count | None = None, changed: Callable[[bool], None] | None = None
+) -> RedisServer:
+    """No connection is made yet. Raises `StoreError` when the access makes no sense. `changed` hears when the server
+    is found up or down."""
+    return RedisServer(open_client(access), Breaker(changed=changed), count=count)
 
 
 class RedisStore:
@@ -154,7 +127,8 @@ class RedisStore:
             if self._ttl_ms is not None:
                 return bool(await client.unlink(name))
             async with client.pipeline(transaction=True) as pipe:
-                pipe.unlink(name)
+                # Not `pipe.unlink`: a cluster's pipeline would take that as a command on many keys, and not queue it.
+                pipe.execute_command("UNLINK", name)
                 pipe.zrem(self._index, key)
                 removed, _ = await pipe.execute()
         return bool(removed)
@@ -184,3 +158,7 @@ def _raw(value: bytes | str) -> bytes:
     """The client's types allow for decoded answers; this one never decodes."""
     assert isinstance(value, bytes)
     return value
+
+
+def _uncounted(kind: str) -> None:
+    pass

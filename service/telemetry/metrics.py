@@ -113,6 +113,12 @@ class Metrics:
     def _workers(self) -> None:
         self.ready = self._gauge("ready", "1 when the last readiness check passed.")
         self.dependency_up = self._gauge("dependency_up", "1 when the dependency answers.", "dependency")
+        self.dependency_errors = self._counter(
+            "dependency_errors",
+            "Calls of a dependency that failed: unreachable, refused, or skipped as it was down.",
+            "dependency",
+            "kind",
+        )
         self.heartbeat_age = self._gauge(
             "worker_heartbeat_age_seconds",
             "Since a worker last got on; 0 while it has nothing to do.",

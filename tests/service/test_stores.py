@@ -17,6 +17,7 @@ from service.errors import StoreError
 from service.stores import Store, Stores, open_stores
 from service.stores.memory import MemoryStore
 from service.stores.redis import RedisStore, open_redis
+from service.stores.redis_client import RedisAccess
 from service.stores.sqlite import SqliteFile
 from service.stores.tiered import TieredStore
 from tests.valkey import RealRedis, real_redis
@@ -47,7 +48,7 @@ def build(backend: str, folder: Path, request: pytest.FixtureRequest) -> Store:
     ttl = 60.0 if part == "states" else None
     if kind == "sqlite":
         return SqliteFile(folder / "test.sqlite3").store("states" if ttl else "records", ttl=ttl)
-    server = open_redis(request.getfixturevalue("redis").url, timeout=2.0)
+    server = open_redis(RedisAccess(request.getfixturevalue("redis").url, timeout=2.0))
     return RedisStore(server, uuid.uuid4().hex, ttl=ttl)
 
 
@@ -176,6 +177,8 @@ class Config:
     redis_timeout = 2.0
     state_ttl_seconds = 60
     memory_bytes = 1 << 20
+    lease_seconds = 5.0
+    redis_ca_file = redis_cert_file = redis_key_file = redis_sentinel_password = None
 
     def __init__(self, data_dir: Path, redis_url: str | None = None) -> None:
         self.data_dir = data_dir

@@ -11,8 +11,10 @@ import pytest
 from redis.asyncio import Redis
 
 from service.errors import StoreError
+from service.stores.breaker import Breaker
 from service.stores.memory import MemoryStore
-from service.stores.redis import Breaker, RedisServer, RedisStore, open_redis
+from service.stores.redis import RedisServer, RedisStore, open_redis
+from service.stores.redis_client import RedisAccess
 from service.stores.tiered import TieredStore
 from tests.valkey import RealRedis, real_redis
 
@@ -48,7 +50,7 @@ async def test_a_killed_server_is_an_error_until_it_is_back(redis: RealRedis) ->
 
 
 async def test_states_in_memory_outlive_the_server(redis: RealRedis) -> None:
-    far = RedisStore(open_redis(redis.url, timeout=0.2), "test", ttl=60)
+    far = RedisStore(open_redis(RedisAccess(redis.url, timeout=0.2)), "test", ttl=60)
     store = TieredStore({"memory": MemoryStore(1 << 20), "redis": far})
     await store.put("state:a", b"value")
     redis.kill()
@@ -59,7 +61,7 @@ async def test_states_in_memory_outlive_the_server(redis: RealRedis) -> None:
 
 
 async def test_a_frozen_server_costs_a_short_wait_and_then_none(redis: RealRedis) -> None:
-    store = RedisStore(open_redis(redis.url, timeout=0.1), "test")
+    store = RedisStore(open_redis(RedisAccess(redis.url, timeout=0.1)), "test")
     await store.put("record:a", b"value")
     redis.freeze()
     first = [await timed_failure(store) for _ in range(3)]
@@ -71,7 +73,7 @@ async def test_a_frozen_server_costs_a_short_wait_and_then_none(redis: RealRedis
 
 
 async def test_a_hundred_callers_of_a_frozen_server_wait_together(redis: RealRedis) -> None:
-    store = RedisStore(open_redis(redis.url, timeout=0.1), "test")
+    store = RedisStore(open_redis(RedisAccess(redis.url, timeout=0.1)), "test")
     await store.put("record:a", b"value")
     redis.freeze()
     start = time.perf_counter()
@@ -98,7 +100,7 @@ async def test_a_thawed_server_gives_each_caller_its_own_answer(redis: RealRedis
 async def test_a_wrong_password_is_a_store_error_that_does_not_repeat_it() -> None:
     with real_redis("--requirepass", "right") as redis:
         url = redis.url.replace("unix://", "unix://:wr0ng-secret@")
-        store = RedisStore(open_redis(url, timeout=1.0), "test")
+        store = RedisStore(open_redis(RedisAccess(url, timeout=1.0)), "test")
         with pytest.raises(StoreError) as caught:
             await store.put("record:a", b"value")
         assert "wr0ng-secret" not in f"{caught.value} {caught.value.__cause__}"
@@ -107,7 +109,7 @@ async def test_a_wrong_password_is_a_store_error_that_does_not_repeat_it() -> No
 
 async def test_the_right_password_opens() -> None:
     with real_redis("--requirepass", "right") as redis:
-        store = RedisStore(open_redis(redis.url.replace("unix://", "unix://:right@"), timeout=1.0), "test")
+        store = RedisStore(open_redis(RedisAccess(redis.url.replace("unix://", "unix://:right@"), timeout=1.0)), "test")
         await store.put("record:a", b"value")
         assert await store.get("record:a") == b"value"
         await store.close()
@@ -115,7 +117,7 @@ async def test_the_right_password_opens() -> None:
 
 async def test_a_full_server_refuses_writes_and_still_reads() -> None:
     with real_redis("--maxmemory", "3mb", "--maxmemory-policy", "noeviction") as redis:
-        store = RedisStore(open_redis(redis.url, timeout=1.0), "test")
+        store = RedisStore(open_redis(RedisAccess(redis.url, timeout=1.0)), "test")
         await store.put("record:a", b"value")
         puts = [store.put(f"record:{number}", bytes(100_000)) for number in range(100)]
         refused = [error for error in await asyncio.gather(*puts, return_exceptions=True) if error]
@@ -127,7 +129,7 @@ async def test_a_full_server_refuses_writes_and_still_reads() -> None:
 
 async def test_eviction_takes_states_and_leaves_records() -> None:
     with real_redis("--maxmemory", "6mb", "--maxmemory-policy", "volatile-lru") as redis:
-        server = open_redis(redis.url, timeout=1.0)
+        server = open_redis(RedisAccess(redis.url, timeout=1.0))
         records, states = RedisStore(server, "test"), RedisStore(server, "test", ttl=3600)
         for number in range(100):
             await records.put(f"record:{number:03}", bytes(1000))
@@ -143,7 +145,7 @@ async def test_eviction_takes_states_and_leaves_records() -> None:
 
 
 async def test_states_expire_unless_they_are_used(redis: RealRedis) -> None:
-    store = RedisStore(open_redis(redis.url, timeout=1.0), "test", ttl=0.3)
+    store = RedisStore(open_redis(RedisAccess(redis.url, timeout=1.0)), "test", ttl=0.3)
     await store.put("state:used", b"value")
     await store.put("state:unused", b"value")
     for _ in range(5):
@@ -156,7 +158,7 @@ async def test_states_expire_unless_they_are_used(redis: RealRedis) -> None:
 async def test_a_value_of_another_type_is_refused_not_returned(redis: RealRedis) -> None:
     client = Redis.from_url(redis.url)
     await client.rpush("{test}:record:a", "somebody else's list")
-    store = RedisStore(open_redis(redis.url, timeout=1.0), "test")
+    store = RedisStore(open_redis(RedisAccess(redis.url, timeout=1.0)), "test")
     with pytest.raises(StoreError, match="refused"):
         await store.get("record:a")
     await client.aclose()
@@ -164,7 +166,7 @@ async def test_a_value_of_another_type_is_refused_not_returned(redis: RealRedis)
 
 
 async def test_prefixes_keep_deployments_apart(redis: RealRedis) -> None:
-    server = open_redis(redis.url, timeout=1.0)
+    server = open_redis(RedisAccess(redis.url, timeout=1.0))
     one, other = RedisStore(server, uuid.uuid4().hex), RedisStore(server, uuid.uuid4().hex)
     await one.put("record:a", b"value")
     assert await other.get("record:a") is None
@@ -174,7 +176,7 @@ async def test_prefixes_keep_deployments_apart(redis: RealRedis) -> None:
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "rediss://127.0.0.1:1", "unix:///nowhere.sock"])
 async def test_a_server_that_was_never_there_is_found_missing_at_first_use(url: str) -> None:
-    store = RedisStore(open_redis(url, timeout=0.2), "test")
+    store = RedisStore(open_redis(RedisAccess(url, timeout=0.2)), "test")
     with pytest.raises(StoreError, match="unreachable"):
         await store.get("record:a")
     await store.close()
@@ -182,9 +184,9 @@ async def test_a_server_that_was_never_there_is_found_missing_at_first_use(url: 
 
 def test_a_senseless_url_is_refused_at_once() -> None:
     with pytest.raises(StoreError, match="URL"):
-        open_redis("redis://host:port/0", timeout=1.0)
+        open_redis(RedisAccess("redis://host:port/0", timeout=1.0))
     with pytest.raises(StoreError, match="URL"):
-        open_redis("https://example.org", timeout=1.0)
+        open_redis(RedisAccess("https://example.org", timeout=1.0))
 
 
 class Clock:
