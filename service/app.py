@@ -20,6 +20,7 @@ from service.readiness import ReadinessCheck
 from service.routes import classify, evaluate, fits, label_sets, ops, support
 from service.runtime import Runtime
 from service.security.door import close_door
+from service.security.headers import SecurityHeadersMiddleware
 from service.settings import Settings
 from service.stores import Stores
 from service.telemetry.access import AccessMiddleware
@@ -72,5 +73,6 @@ def create_app(
     )
     close_door(app, runtime)
     app.add_middleware(AccessMiddleware, metrics=runtime.metrics, tracing=runtime.tracing)
+    app.add_middleware(SecurityHeadersMiddleware)
     app.openapi = lambda: openapi.openapi_document(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

@@ -8,10 +8,12 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
-from starlette.responses import HTMLResponse, JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from service.http.problems import problem_answers
 from service.protocols.schemas import HuggingFaceRequest, InferRequest
 from service.schemas import ClassesRequest, ClassifyRequest, FitRequest, LabelSetRequest, Problem
+from service.security.scopes import needed_scopes
 
 TITLE = "self-tpt-service"
 VERSION = "1"
@@ -33,6 +35,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas |= {**read["$defs"], **told["$defs"]}
         _without_fastapis_errors(document)
+        _with_keys(document)
         app.openapi_schema = document
     return app.openapi_schema
 
@@ -48,6 +51,18 @@ def _without_fastapis_errors(document: dict[str, Any]) -> None:
                 del operation["responses"]["422"]
 
 
+def _with_keys(document: dict[str, Any]) -> None:
+    """An API key is needed where the service was given some; every operation behind the door may say so."""
+    document["components"]["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{}, {"apiKey": []}]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if needed_scopes(method.upper(), path) is None:
+                operation["security"] = [{}]
+            else:
+                operation["responses"] |= {str(code): said for code, said in problem_answers(401, 403).items()}
+
+
 @router.get("/openapi.json")
 async def document(request: Request) -> JSONResponse:
     return JSONResponse(openapi_document(request.app))
@@ -56,6 +71,11 @@ async def document(request: Request) -> JSONResponse:
 @router.get("/docs")
 async def docs(request: Request) -> HTMLResponse:
     return HTMLResponse(page(openapi_document(request.app)))
+
+
+@router.get("/docs.css")
+async def docs_style() -> Response:
+    return Response(STYLE, media_type="text/css")
 
 
 def page(document: dict[str, Any]) -> str:
@@ -102,15 +122,16 @@ def type_text(schema: dict[str, Any], document: dict[str, Any]) -> str:
     return f"{text} = {schema['default']}" if schema.get("default") not in (None, [], {}) else text
 
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>self-tpt-service API</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
+STYLE = """\
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 section { border-top: 1px solid #8884; padding: .5rem 0; }
 h2 { font-size: 1.1rem; margin: .5rem 0; } td { padding: .1rem 1rem .1rem 0; vertical-align: top; }
 :root { color-scheme: light dark; }
-</style></head><body>
+"""
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>self-tpt-service API</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="/docs.css"></head><body>
 <h1>self-tpt-service API</h1>
 <p>The machine-readable form is <a href="/openapi.json">/openapi.json</a>. Errors are problem documents (RFC 9457).</p>
 {{routes}}

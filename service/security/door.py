@@ -1,4 +1,4 @@
-"""Puts the guards in front of the application, in order: header fields, other sites' pages, keys."""
+"""Puts the guards in front of the application: what other sites' pages may do, and keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from starlette.middleware.cors import CORSMiddleware
 
 from service.runtime import Runtime
 from service.security.guard import GuardMiddleware
-from service.security.headers import SecurityHeadersMiddleware
 from service.settings import listed
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
@@ -25,7 +24,7 @@ SHOWN = (
 
 
 def close_door(app: FastAPI, runtime: Runtime) -> None:
-    """What is added last is passed first: a refusal, too, has its header fields."""
+    """What is added last is passed first: a page of another site can read why it was refused."""
     settings = runtime.settings
     origins = listed(settings.cors_origins)
     app.add_middleware(
@@ -44,4 +43,3 @@ def close_door(app: FastAPI, runtime: Runtime) -> None:
             expose_headers=SHOWN,
             max_age=600,
         )
-    app.add_middleware(SecurityHeadersMiddleware)

@@ -47,7 +47,7 @@ class GuardMiddleware:
             return
         exchange = _Exchange(send, UNKNOWN)
         try:
-            exchange.caller = self._admitted(scope)
+            self._admit(scope, exchange)
         except ServiceError as error:
             self._metrics.refused.labels(refusal_reason(error) or error.slug).inc()
             await problem_response(error)(scope, receive, exchange.send)
@@ -61,21 +61,21 @@ class GuardMiddleware:
         finally:
             _audit(scope, exchange, known=self._keyring is not None)
 
-    def _admitted(self, scope: Scope) -> Caller:
-        """Raises `Unauthorized` or `Forbidden`."""
+    def _admit(self, scope: Scope, exchange: _Exchange) -> None:
+        """Raises `Unauthorized` or `Forbidden`; the caller is known as far as possible then."""
         headers = Headers(scope=scope)
         if self._keyring is None:
             check_site(scope, headers, hosts=self._hosts, origins=self._origins)
-            return LOCAL
+            exchange.caller = LOCAL
+            return
         scopes = needed_scopes(scope["method"], scope["path"])
         given = headers.get("authorization")
         if scopes is None and not given:
-            return UNKNOWN
-        caller = self._keyring.caller(given)
+            return
+        caller = exchange.caller = self._keyring.caller(given)
         if scopes is not None and not any(caller.may(one) for one in scopes):
             named = " or ".join(sorted(scopes))
             raise Forbidden(f"this API key lacks the scope {named}", scope=" ".join(sorted(scopes)))
-        return caller
 
 
 class _Exchange:
