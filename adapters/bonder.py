@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adapters.towers import TextTower
+from adapters.text_tower import TextTower
 
 HEAD_WIDTH = 64
 PUBLISHED_CONTEXT = 77

@@ -1,12 +1,14 @@
-"""Class-chunked text encoding with exact gradients in bounded memory (two-pass gradient caching, arXiv 2101.06983).
+"""Text encoding in slices, with exact gradients in bounded memory (two-pass gradient caching, arXiv 2101.06983).
 
-Pass one encodes all rows without a graph; the loss is taken on these features; pass two encodes each chunk again with
-a graph and feeds it its rows of the feature gradient. Memory is set by the chunk, not by the number of classes.
+Few rows keep their graphs until the loss is known. For more, pass one encodes all rows without a graph, the loss is
+taken on these features, and pass two encodes each slice again with a graph and feeds it its rows of the feature
+gradient. Memory is set by `held`, not by the number of classes; the time between two ticks by the slices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,34 +20,64 @@ Tick = Callable[[], None]
 
 
 def nothing() -> None:
-    """The tick of a caller that has nothing to do between chunks."""
+    """The tick of a caller that has nothing to do between slices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """Rows per pass without a graph (`plain`) and with one (`graph`), and how many may be `held` with a graph."""
+
+    plain: int
+    graph: int
+    held: int
+
+    @classmethod
+    def of(cls, chunk: int) -> Slices:
+        return cls(chunk, chunk, chunk)
+
+    def ticks(self, rows: int) -> int:
+        """How often `backward_rows` ticks."""
+        twice = 2 * -(-rows // self.graph)
+        return twice if rows <= self.held else -(-rows // self.plain) + twice
 
 
 @torch.no_grad()
 def encode_rows(encode: Encode, rows: int, *, chunk: int, tick: Tick = nothing) -> Tensor:
     """Features [rows, D] without a graph."""
     parts = []
-    for start in range(0, rows, chunk):
-        parts.append(encode(slice(start, min(start + chunk, rows))))
+    for part in _parts(rows, chunk):
+        parts.append(encode(part))
         tick()
     return torch.cat(parts)
 
 
 def backward_rows(
-    encode: Encode, rows: int, loss: Callable[[Tensor], Tensor], *, chunk: int, tick: Tick = nothing
+    encode: Encode, rows: int, loss: Callable[[Tensor], Tensor], *, chunk: int | Slices, tick: Tick = nothing
 ) -> float:
     """Adds the gradient of `loss(features)` to the leaves behind `encode`; returns the loss."""
-    if rows <= chunk:
-        value = loss(encode(slice(0, rows)))
-        value.backward()
-        tick()
-        return value.item()
-    features = encode_rows(encode, rows, chunk=chunk, tick=tick).requires_grad_()
+    slices = chunk if isinstance(chunk, Slices) else Slices.of(chunk)
+    held: list[Tensor] = []
+    if rows <= slices.held:
+        for part in _parts(rows, slices.graph):
+            held.append(encode(part))
+            tick()
+        features = torch.cat([one.detach() for one in held])
+    else:
+        features = encode_rows(encode, rows, chunk=slices.plain, tick=tick)
+    features.requires_grad_()
     value = loss(features)
     value.backward()
     assert features.grad is not None
-    for start in range(0, rows, chunk):
-        part = slice(start, min(start + chunk, rows))
-        encode(part).backward(features.grad[part])
+    for part in _parts(rows, slices.graph):
+        if rows <= slices.held:
+            again = held.pop(0)
+        else:
+            again = encode(part)
+            tick()
+        again.backward(features.grad[part])
         tick()
     return value.item()
+
+
+def _parts(rows: int, chunk: int) -> Iterator[slice]:
+    return (slice(start, min(start + chunk, rows)) for start in range(0, rows, chunk))

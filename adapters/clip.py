@@ -18,7 +18,8 @@ from adapters.calibration import ScaleLaw, find_law
 from adapters.checkpoint import SourcePrompts, find_source_prompts
 from adapters.errors import BackboneError
 from adapters.pixels import Preprocess
-from adapters.towers import ImageTower, TextTower
+from adapters.text_tower import TextTower
+from adapters.towers import ImageTower
 from adapters.vision.opening import open_tokens
 from adapters.vision.sequence import TokenTower
 

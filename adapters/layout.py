@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -31,6 +32,22 @@ class PromptLayout:
     def __len__(self) -> int:
         return int(self.ids_NL.shape[0])
 
+    @property
+    def lead_N(self) -> Tensor:
+        """Slots of each prompt, in their order, right behind the start mark: with a shared context they begin alike."""
+        places_M = torch.arange(1, 1 + self.slots_NM.shape[1], device=self.slots_NM.device)
+        return (self.slots_NM == places_M).cumprod(dim=1).sum(dim=1)
+
+    @property
+    def longest_rest(self) -> int:
+        """Tokens of the longest prompt behind what a shared context lets it begin with."""
+        return int((self.eot_N - self.lead_N).max())
+
+    def order(self) -> Tensor:
+        """Rows such that prompts with as much left behind their beginnings stand together."""
+        lead_N = self.lead_N
+        return ((self.eot_N - lead_N) * (self.slots_NM.shape[1] + 1) + lead_N).argsort(stable=True)
+
     def rows(self, index_n: Tensor | slice) -> PromptLayout:
         """The chosen prompts, cut to the longest of them."""
         eot_n = self.eot_N[index_n]
@@ -44,16 +61,20 @@ def lay_out(
     """Prompts for names given as token ids. `stop` are the ids of the full stop. Middle puts the first half of the
     context (rounded down) before the name."""
     before = {"front": 0, "middle": context // 2, "end": context}[position]
-    length = max(len(ids) for ids in names) + context + len(stop) + 2
-    ids_NL = torch.zeros(len(names), length, dtype=torch.long)
-    slots_NM = torch.empty(len(names), context, dtype=torch.long)
-    eot_N = torch.empty(len(names), dtype=torch.long)
-    for row, name in enumerate(names):
-        sequence = [sot, *[FREE] * before, *name, *[FREE] * (context - before), *stop, eot]
-        ids_NL[row, : len(sequence)] = torch.tensor(sequence)
-        after = 1 + before + len(name)
-        slots_NM[row] = torch.tensor([*range(1, 1 + before), *range(after, after + context - before)])
-        eot_N[row] = len(sequence) - 1
+    sizes_N = torch.tensor([len(ids) for ids in names])
+    row_T = torch.arange(len(names)).repeat_interleave(sizes_N)
+    place_T = torch.arange(len(row_T)) - (sizes_N.cumsum(0) - sizes_N)[row_T]
+    after_N1 = (1 + before + sizes_N)[:, None]
+    eot_N = sizes_N + context + len(stop) + 1
+    rows_N = torch.arange(len(names))
+    ids_NL = torch.full((len(names), int(eot_N.max()) + 1), FREE)
+    ids_NL[:, 0] = sot
+    ids_NL[row_T, 1 + before + place_T] = torch.tensor(list(chain.from_iterable(names)), dtype=torch.long)
+    stop_S = torch.tensor(list(stop), dtype=torch.long)
+    ids_NL[rows_N[:, None], after_N1 + context - before + torch.arange(len(stop_S))] = stop_S
+    ids_NL[rows_N, eot_N] = eot
+    slots_NM = torch.cat([torch.arange(1, 1 + before).expand(len(names), -1),
+                          after_N1 + torch.arange(context - before)], dim=1)  # fmt: skip
     return PromptLayout(ids_NL, slots_NM, eot_N)
 
 

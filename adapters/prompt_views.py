@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adapters.chunked import Slices
 from adapters.layout import POSITIONS, PromptLayout, concatenate, lay_out
-from adapters.towers import TextTower
+from adapters.text_tower import TextTower
 
 
 class Prompts:
@@ -39,6 +40,14 @@ class Prompts:
     def batch(self, rows: Tensor) -> PromptLayout:
         """The chosen texts in all positions."""
         return self.layout.rows(torch.cat([rows + place * self.count for place in range(len(POSITIONS))]))
+
+    def sorted(self, layout: PromptLayout) -> tuple[PromptLayout, Tensor]:
+        """The prompts in an order that is cheap to encode, and where each of them stands then."""
+        order = layout.order()
+        return layout.rows(order), order.argsort()
+
+    def slices(self, layout: PromptLayout, *, held: int) -> Slices:
+        return self._text.slices(layout, held=held)
 
     def encode(self, ctx_MW: Tensor, layout: PromptLayout, part: slice) -> Tensor:
         return self._text.encode_prompts(ctx_MW, layout.rows(part))

@@ -16,7 +16,7 @@ from adapters.chunked import Tick, backward_rows, encode_rows, nothing
 from adapters.errors import LabelSetError
 from adapters.layout import Position, lay_out
 from adapters.methods.class_texts import OwnedTexts, named_texts
-from adapters.towers import TextTower
+from adapters.text_tower import TextTower
 
 
 class PromptedClasses:
@@ -39,8 +39,9 @@ class PromptedClasses:
 
     def rows(self, ctx: Tensor, *, tick: Tick = nothing) -> Tensor:
         """Unit rows [C, D] of all classes, without a graph."""
-        texts = torch.arange(len(self._layout))
-        features_ND = encode_rows(self._encoder(ctx, texts), len(texts), chunk=self._chunk, tick=tick)
+        texts = self._layout.order()
+        slices = self._text.slices(self._layout, held=self._chunk)
+        features_ND = encode_rows(self._encoder(ctx, texts), len(texts), chunk=slices.plain, tick=tick)
         return self._joined(features_ND, texts, torch.arange(self.classes))
 
     def backward(
@@ -55,7 +56,7 @@ class PromptedClasses:
             self._encoder(used, texts),
             len(texts),
             lambda features_nD: loss(self._joined(features_nD, texts, classes_c)),
-            chunk=self._chunk,
+            chunk=self._text.slices(self._layout, held=self._chunk),
             tick=tick,
         )
         ctx.backward(used.grad)  # once, whatever lies between the parameters and the context

@@ -17,8 +17,8 @@ from adapters.base import clean_text
 from adapters.bonder import TextGuide
 from adapters.chunked import Tick
 from adapters.clip import Backbone
+from adapters.text_tower import TextTower
 from adapters.token_cache import IMAGES_AT_ONCE, TokenCache
-from adapters.towers import TextTower
 
 NO_TARGET = -1
 SMOOTHING = 0.1

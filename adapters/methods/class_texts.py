@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from adapters.base import LabelSet, Progress
 from adapters.chunked import Tick
 from adapters.templates import BACKGROUND_TEXTS
-from adapters.towers import TextTower
+from adapters.text_tower import TextTower
 
 
 @dataclass(frozen=True, slots=True)

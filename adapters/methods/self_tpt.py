@@ -30,13 +30,12 @@ from adapters.methods.class_texts import (
     background_row,
     blend_descriptions,
     named_texts,
-    templated,
     ticker,
 )
 from adapters.prompt_views import Prompts, mean_view, project, stacked_views
 from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE, VARIED_TEMPLATES
+from adapters.text_tower import TextTower
 from adapters.through import AsLearnt, Through
-from adapters.towers import TextTower
 
 _WHOLE = (("steps", 0, 1000), ("class_batch", 2, 4096), ("chunk", 1, 4096), ("seed", 0, 2**63 - 1))
 _SHARES = (("hand_share", 1), ("dispersion", 1000), ("anchor", 1000), ("centre", 1), ("debias", 1))
@@ -53,7 +52,7 @@ class SelfTPTSettings:
     class_batch: int = 128
     """Texts per step; larger label sets are walked through in a seeded order. Bounds the time of a step."""
     chunk: int = 64
-    """Prompts encoded with a graph at a time. Bounds the memory and the length of a slice."""
+    """Prompts held with a graph at a time. Bounds the memory."""
     views: Literal["end", "mean"] = "mean"
     """Stage 3: the name-at-end view alone, or the mean of all four views."""
     hand: Literal["template", "varied", "ensemble"] = "template"
@@ -86,12 +85,13 @@ class SelfTPTSettings:
 def served_rows(prompts: Prompts, ctx_MW: Tensor, hand_ND: Tensor, settings: SelfTPTSettings, tick: Tick) -> Tensor:
     """Stage 3: one unit row [N, D] per text."""
     end = slice((len(POSITIONS) - 1) * prompts.count, None)
-    layout = prompts.layout if settings.views == "mean" else prompts.layout.rows(end)
+    layout, back = prompts.sorted(prompts.layout if settings.views == "mean" else prompts.layout.rows(end))
 
     def encode(part: slice) -> Tensor:
         return prompts.encode(ctx_MW, layout, part)
 
-    learnt_ND = encode_rows(encode, len(layout), chunk=settings.chunk, tick=tick)
+    slices = prompts.slices(layout, held=settings.chunk)
+    learnt_ND = encode_rows(encode, len(layout), chunk=slices.plain, tick=tick)[back]
     if settings.views == "end":
         return learnt_ND
     return mean_view(stacked_views(learnt_ND, hand_ND), hand_share=settings.hand_share)
@@ -145,16 +145,17 @@ def adapt_context(
     batches = _batches(prompts.count, settings)
     for _ in range(settings.steps if prompts.classes > 1 else 0):
         rows = next(batches)
-        layout = prompts.batch(rows)
+        layout, back = prompts.sorted(prompts.batch(rows))
 
-        def loss(learnt_ND: Tensor, rows: Tensor = rows) -> Tensor:
-            return objective(learnt_ND, hand_ND[rows], rows, prompts.owners_N[rows])
+        def loss(learnt_ND: Tensor, rows: Tensor = rows, back: Tensor = back) -> Tensor:
+            return objective(learnt_ND[back], hand_ND[rows], rows, prompts.owners_N[rows])
 
         def encode(part: slice, layout: PromptLayout = layout) -> Tensor:
             return prompts.encode(through(ctx_MW), layout, part)
 
         optimizer.zero_grad()
-        losses.append(backward_rows(encode, len(layout), loss, chunk=settings.chunk, tick=tick))
+        slices = prompts.slices(layout, held=settings.chunk)
+        losses.append(backward_rows(encode, len(layout), loss, chunk=slices, tick=tick))
         optimizer.step()
         if not (math.isfinite(losses[-1]) and bool(ctx_MW.isfinite().all())):
             raise AdaptationDiverged(f"contrastive prompt loss became {losses[-1]} after {len(losses)} steps")
@@ -201,11 +202,11 @@ class SelfTPT:
         """Support images, where there are any, only set the logit scale."""
         started = time.perf_counter()
         text, source = backbone.text, backbone.source
-        text.check(labels)
+        text.check(labels, tick=lambda: None if progress is None else progress(0.0))
         start_MW = source.ctx_MW.to(text.device) if source else text.embed_tokens(text.tokens(CONTEXT_WORDS))
         named = named_texts(labels)
-        tick = ticker(progress, self._ticks(len(named.texts)))
         prompts = Prompts(text, named.texts, context=len(start_MW), owners=named.owners)
+        tick = ticker(progress, self._ticks(prompts, text, len(self._hand_templates(labels))))
         hand_ND = self._hand_written(labels, named, text, tick)
         with torch.enable_grad():
             head, through = source.head if source else {}, self._through()
@@ -239,9 +240,7 @@ class SelfTPT:
     def _hand_written(self, labels: LabelSet, named: OwnedTexts, text: TextTower, tick: Tick) -> Tensor:
         """The fourth view, constant: unit rows [N, D], one per text."""
         templates = self._hand_templates(labels)
-        single = OwnedTexts(named.texts, tuple(range(len(named.texts))))
-        prompts = templated(single, templates)
-        return prompts.mean_rows(text.encode_texts(prompts.texts, tick=tick), len(named.texts))
+        return F.normalize(text.encode_templated(named.texts, templates, tick=tick), dim=-1)
 
     def _hand_templates(self, labels: LabelSet) -> tuple[str, ...]:
         if self.settings.hand == "template":
@@ -254,7 +253,8 @@ class SelfTPT:
         mean_D = backbone.source.image_mean_D if backbone.source else None
         return rows_CD if mean_D is None else without_direction(rows_CD, mean_D, share=self.settings.debias)
 
-    def _ticks(self, texts: int) -> int:
-        step = math.ceil(min(self.settings.class_batch, texts) * len(POSITIONS) / self.settings.chunk)
-        serve = math.ceil(texts * len(POSITIONS) / self.settings.chunk) * (2 if self.settings.anchor > 0 else 1)
-        return self.settings.steps * (2 * step if step > 1 else 1) + serve + math.ceil(texts / 256)
+    def _ticks(self, prompts: Prompts, text: TextTower, templates: int) -> int:
+        settings, slices = self.settings, prompts.slices(prompts.layout, held=self.settings.chunk)
+        step = slices.ticks(min(settings.class_batch, prompts.count) * len(POSITIONS))
+        serve = math.ceil(len(prompts.layout) / slices.plain) * (2 if settings.anchor > 0 else 1)
+        return settings.steps * step + serve + text.text_ticks(prompts.count * templates)

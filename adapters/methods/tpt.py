@@ -26,7 +26,7 @@ from adapters.methods.class_texts import OwnedTexts, background_row, blend_descr
 from adapters.methods.zero_shot import ZeroShot, ZeroShotSettings
 from adapters.ranges import check_ranges
 from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
-from adapters.towers import TextTower
+from adapters.text_tower import TextTower
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +183,9 @@ class TPT:
         text = backbone.text
         text.check(labels)
         named = named_texts(labels)
-        tick = ticker(progress, math.ceil(len(named.texts) / self.settings.chunk))
         ctx_MW, layout = tunable_layout(labels, named.texts, text)
+        chunk = text.slices(layout, held=self.settings.chunk).plain
+        tick = ticker(progress, math.ceil(len(named.texts) / chunk))
         extras = {
             "context": ctx_MW,
             "prompt_ids": layout.ids_NL,
@@ -196,7 +197,5 @@ class TPT:
         if any(entry.descriptions for entry in labels.classes):
             extras["descriptions"] = blend_descriptions(none_CD, labels, text, tick)
         prompts = ClassPrompts(extras, text, len(labels.classes))
-        texts_ND = encode_rows(
-            lambda part: prompts.encode(ctx_MW, part), len(layout), chunk=self.settings.chunk, tick=tick
-        )
+        texts_ND = encode_rows(lambda part: prompts.encode(ctx_MW, part), len(layout), chunk=chunk, tick=tick)
         return prompts.class_rows(texts_ND), extras

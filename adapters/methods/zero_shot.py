@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from adapters.base import PLAIN, ClassState, ImageNeeds, LabelSet, Progress, Support
 from adapters.calibration import calibration_version, served_scale
 from adapters.checkpoint import settings_version
 from adapters.clip import Backbone, ensemble_templates
-from adapters.methods.class_texts import background_row, blend_descriptions, named_texts, templated, ticker
+from adapters.methods.class_texts import background_row, blend_descriptions, named_texts, ticker
 from adapters.templates import PLAIN_TEMPLATE
-
-CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +45,10 @@ class ZeroShot:
         """Support images, where there are any, only set the logit scale."""
         backbone.text.check(labels)
         templates = labels.templates or self._templates
-        prompts = templated(named_texts(labels), templates)
-        tick = ticker(progress, math.ceil(len(prompts.texts) / CHUNK) + 1)
-        features_ND = backbone.text.encode_texts(prompts.texts, chunk=CHUNK, tick=tick)
-        weights_CD = prompts.mean_rows(features_ND, len(labels.classes))
+        named = named_texts(labels)
+        tick = ticker(progress, backbone.text.text_ticks(len(named.texts) * len(templates)) + 1)
+        sums_ND = backbone.text.encode_templated(named.texts, templates, tick=tick)
+        weights_CD = named.mean_rows(sums_ND, len(labels.classes))
         weights_CD = blend_descriptions(weights_CD, labels, backbone.text, tick)
         scale = served_scale(weights_CD, backbone, support, calibrated=self.settings.calibrated, tick=tick)
         return ClassState(

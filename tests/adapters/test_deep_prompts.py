@@ -16,12 +16,14 @@ def layout_for(backbone: Backbone, *names: str) -> PromptLayout:
 
 
 def hidden_after_the_first_block(backbone: Backbone, ctx: Tensor, layout: PromptLayout) -> Tensor:
-    kept: list[Tensor] = []
-    block = backbone.text._tower.transformer.resblocks[0]
-    hook = block.register_forward_hook(lambda module, arguments, output: kept.append(output))
-    backbone.text.encode_prompts(ctx, layout)
-    hook.remove()
-    return kept[0][0, 1:3].detach()
+    """Of the slots, by the tower's own block; they stand in front, so that they are the same in every prompt."""
+    tower = backbone.text._passes._tower
+    x = backbone.text.embed_tokens(layout.ids_NL[0])[None]
+    x[:, 1:3] = ctx
+    x = x + tower.positional_embedding[: x.shape[1]]
+    mask = tower.attn_mask[: x.shape[1], : x.shape[1]]
+    after: Tensor = tower.transformer.resblocks[0](x, attn_mask=mask)
+    return after[0, 1:3].detach()
 
 
 def test_hidden_states_replaced_by_themselves_change_nothing(tiny_backbone: Backbone) -> None:
