@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -56,7 +55,7 @@ class Watch(Protocol):
         ...
 
     def class_state(self, seconds: float) -> None:
-        """After each class state, whatever became of it: the time it took, without that of work let through."""
+        """After each slice of the making of a class state: the time it took, without that of work let through."""
         ...
 
 
@@ -125,21 +124,21 @@ class LocalEngine:
         self, labels: LabelSet, adapter: Adapter, progress: Progress | None = None, support: Support | None = None
     ) -> ClassState:
         def work(checkpoint: Checkpoint) -> ClassState:
-            busy = _Stopwatch()
+            busy = _Laps()
 
             def tell(fraction: float) -> None:
                 self._progressed = time.perf_counter()
                 if progress is not None:
                     progress(fraction)
-                with busy.paused():
-                    checkpoint()
+                self._worked(busy.lap())
+                checkpoint()
+                busy.lap()
 
             try:
                 tell(0.0)
                 return adapter.adapt(labels, self._backbone, support, tell)
             finally:
-                if self._watch is not None:
-                    self._watch.class_state(busy.seconds())
+                self._worked(busy.lap())
 
         state = await self.batcher.run(level_of(labels, adapter, support), work)
         assert isinstance(state, ClassState)
@@ -170,6 +169,10 @@ class LocalEngine:
         return ImageJob(torch.zeros(3, size, size, dtype=torch.uint8), state, PLAIN, top_k=1)
 
     # -- on the device thread ---------------------------------------------------------------------------------------
+
+    def _worked(self, seconds: float) -> None:
+        if self._watch is not None:
+            self._watch.class_state(seconds)
 
     def _prepare_thread(self) -> None:
         torch.get_num_threads()  # torch's own first-use initialisation must not come later and undo the next line
@@ -202,22 +205,15 @@ class LocalEngine:
         ]
 
 
-class _Stopwatch:
-    """Counts the seconds since it was made, but for the pauses."""
-
+class _Laps:
     def __init__(self) -> None:
-        self._began = time.perf_counter()
+        self._since = time.perf_counter()
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        left = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._began += time.perf_counter() - left
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._began
+    def lap(self) -> float:
+        """Seconds since it was made, or since the last lap."""
+        now = time.perf_counter()
+        since, self._since = self._since, now
+        return now - since
 
 
 def level_of(labels: LabelSet, adapter: Adapter, support: Support | None = None) -> int:
