@@ -21,6 +21,7 @@ from service.routes import classify, evaluate, fits, label_sets, ops, support
 from service.runtime import Runtime
 from service.security.door import close_door
 from service.security.headers import SecurityHeadersMiddleware
+from service.served_engine import OpenEngine
 from service.settings import Settings
 from service.stores import Stores
 from service.telemetry.access import AccessMiddleware
@@ -36,6 +37,7 @@ def create_app(
     build_adapter: BuildAdapter | None = None,
     methods: Mapping[str, Method] = METHODS,
     tracing: Tracing | None = None,
+    open_engine: OpenEngine | None = None,
 ) -> FastAPI:
     """The application. What is not given is opened at start-up as the settings say, and closed at the end.
 
@@ -43,7 +45,13 @@ def create_app(
     that the server's graceful shutdown is not held up.
     """
     runtime = Runtime(
-        settings, backbone=backbone, stores=stores, build_adapter=build_adapter, methods=methods, tracing=tracing
+        settings,
+        backbone=backbone,
+        stores=stores,
+        build_adapter=build_adapter,
+        methods=methods,
+        tracing=tracing,
+        open_engine=open_engine,
     )
 
     @asynccontextmanager

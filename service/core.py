@@ -26,6 +26,7 @@ from service.plans import BuildAdapter, Planner
 from service.records import RecordBook
 from service.security.keys import DEFAULT_TENANT
 from service.security.tenants import tenant_store
+from service.served_engine import OpenEngine, ServedEngine
 from service.settings import Settings
 from service.stores import Stores
 from service.support import SupportLimits, SupportShelves
@@ -41,7 +42,7 @@ class Core:
     their plans and their images are its own. `of` gives the core of another tenant, `cores` those made so far."""
 
     backbone: Backbone
-    engine: LocalEngine
+    engine: ServedEngine
     label_sets: LabelSets
     classifier: Classifier
     decoder: Decoder
@@ -60,15 +61,13 @@ def build_core(
     tracing: Tracing | None = None,
     build_adapter: BuildAdapter | None = None,
     methods: Mapping[str, Method] = METHODS,
+    open_engine: OpenEngine | None = None,
 ) -> Core:
     """Connects the parts for the default tenant; starts nothing. `methods` are the facts about what `build_adapter`
-    makes."""
-
-    def build(name: str, options: Mapping[str, InfoValue]) -> Adapter:
-        return create_adapter(name, backbone, options)
+    makes; `open_engine` takes the place of an engine of this process."""
 
     tracing = tracing or Untraced()
-    engine = build_engine(settings, backbone, metrics, tracing)
+    engine = (open_engine or build_engine)(settings, backbone, metrics, tracing)
     decoder = build_decoder(settings, backbone)
     states = build_states(settings, engine, stores, metrics, tracing)
     cores: dict[str, Core] = {}
@@ -83,7 +82,7 @@ def build_core(
         shelves = SupportShelves(records, support_limits(settings))
         planner = Planner(
             backbone,
-            build_adapter or build,
+            build_adapter or builder(backbone),
             default_adapter=settings.adapter,
             load_support=SupportReader(shelves, decoder),
             methods=methods,
@@ -112,6 +111,13 @@ def build_core(
         return Core(backbone, engine, label_sets, classifier, decoder, fits, evaluator, of, cores)
 
     return of(DEFAULT_TENANT)
+
+
+def builder(backbone: Backbone) -> BuildAdapter:
+    def build(name: str, options: Mapping[str, InfoValue]) -> Adapter:
+        return create_adapter(name, backbone, options)
+
+    return build
 
 
 def label_limits(settings: Settings) -> LabelLimits:
@@ -155,7 +161,9 @@ def build_decoder(settings: Settings, backbone: Backbone) -> Decoder:
     )
 
 
-def build_states(settings: Settings, engine: LocalEngine, stores: Stores, metrics: Metrics, tracing: Tracing) -> States:
+def build_states(
+    settings: Settings, engine: ServedEngine, stores: Stores, metrics: Metrics, tracing: Tracing
+) -> States:
     return States(
         engine,
         stores.states,

@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from importlib.metadata import version
 
 from adapters.clip import Backbone, load_backbone
+from adapters.engines.base import Decision
 from adapters.errors import AdapterError
 from adapters.registry import METHODS, Method
 from service.classifier import Admission
 from service.core import Core, build_core
 from service.errors import NotReady, ServiceError
+from service.image_engine import with_engine
 from service.plans import BuildAdapter
 from service.security.keyring import Keyring
 from service.security.keys import DEFAULT_TENANT
+from service.served_engine import OpenEngine
 from service.settings import Settings, unknown_variables
 from service.stores import Stores, Watch, open_stores
 from service.telemetry.metrics import Metrics
@@ -37,6 +40,7 @@ class Runtime:
         build_adapter: BuildAdapter | None = None,
         methods: Mapping[str, Method] = METHODS,
         tracing: Tracing | None = None,
+        open_engine: OpenEngine | None = None,
     ) -> None:
         self.settings = settings
         self.tracing = tracing or open_tracing(settings)
@@ -48,8 +52,10 @@ class Runtime:
         self.keyring = None if settings.api_keys_file is None else Keyring(settings.api_keys_file)
         self.draining = False
         self.start_failure: str | None = None
+        self.engine_decision: Decision | None = None
         self._backbone = backbone
         self._build_adapter = build_adapter
+        self._open_engine = open_engine
         self.methods = methods
         self._given_stores = stores
         self._stores: Stores | None = None
@@ -87,7 +93,10 @@ class Runtime:
         for name in unknown_variables():
             _log.warning("no setting reads this variable", extra={"variable": name})
         stores = self._stores = self._given_stores or await self._open_stores()
-        backbone = self._backbone or await self._load_backbone()
+        loaded = self._backbone or await self._load_backbone()
+        backbone = loaded
+        if self._open_engine is None:  # else the image tower of this process is not used
+            backbone, self.engine_decision = await asyncio.to_thread(with_engine, self.settings, loaded)
         core = build_core(
             self.settings,
             backbone,
@@ -96,6 +105,7 @@ class Runtime:
             tracing=self.tracing,
             build_adapter=self._build_adapter,
             methods=self.methods,
+            open_engine=self._open_engine,
         )
         self._core = core  # before the probe, so that `stop` finds it whatever happens
         core.engine.start()
