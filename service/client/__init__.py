@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from service.client.aio import AsyncClient
-from service.client.calls import ImageInput, ServiceProblem
+from service.client.calls import ProgressCallback, ServiceProblem
+from service.client.images import ImageInput
 from service.client.sync import Client
 
-__all__ = ["AsyncClient", "Client", "ImageInput", "ServiceProblem"]
+__all__ = ["AsyncClient", "Client", "ImageInput", "ProgressCallback", "ServiceProblem"]

@@ -10,15 +10,22 @@ import httpx
 from typing_extensions import Self
 
 from service.client import calls
-from service.client.calls import Call, ImageInput
+from service.client.calls import Call, ProgressCallback, ServiceProblem
+from service.client.images import ImageInput
+from service.client.retries import again, pause
 from service.schemas import (
+    AdaptersAnswer,
     ClassEntry,
     ClassifyAnswer,
     EvaluationAnswer,
+    ImageAnswer,
     LabelSetAnswer,
     LabelSetPage,
     LabelSetSummary,
+    LimitsAnswer,
+    ModelsAnswer,
     OptionValue,
+    Readiness,
     ScoreKind,
     SupportAnswer,
     SupportClass,
@@ -27,18 +34,21 @@ from service.schemas import (
 
 class AsyncClient:
     """Refused or unavailable (429, 503) and unreachable are tried again up to `retries` times, at the pace that the
-    service asks for. Other errors raise `ServiceProblem` at once. `sleep` and `transport` are seams for tests."""
+    service asks for; a connection that broke off likewise, unless the request was a deletion. Other errors raise
+    `ServiceProblem` at once. `timeout` is in seconds, for each step. `sleep` and `transport` are seams for tests."""
 
     def __init__(
         self,
         url: str = "http://127.0.0.1:8000",
         *,
-        timeout: float = 60.0,
+        api_key: str | None = None,
+        timeout: float | httpx.Timeout = 60.0,
         retries: int = 3,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, transport=transport)
+        headers = calls.authorization(api_key)
+        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, transport=transport)
         self._retries = retries
         self._sleep = sleep
 
@@ -78,6 +88,40 @@ class AsyncClient:
         )
         return calls.parsed(ClassifyAnswer, await self._send(call))
 
+    async def classify_all(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        at_once: int = 16,
+        labels: Sequence[str] | None = None,
+        label_set: str | None = None,
+        adapter: str | None = None,
+        top_k: int = 5,
+        scores: ScoreKind = "softmax",
+        reject_below: float | None = None,
+        wait: float = 0.0,
+    ) -> AsyncIterator[ImageAnswer]:
+        """Any number of images, `at_once` in a request; one answer each, in order, and never an exception for one."""
+        for group in calls.groups(images, at_once):
+            try:
+                answer = await self.classify(
+                    *group,
+                    labels=labels,
+                    label_set=label_set,
+                    adapter=adapter,
+                    top_k=top_k,
+                    scores=scores,
+                    reject_below=reject_below,
+                    wait=wait,
+                )
+                answers = answer.results
+            except ServiceProblem as failure:
+                if len(group) > 1 or not calls.concerns_image(failure):
+                    raise
+                answers = [ImageAnswer(error=failure.problem)]
+            for one in answers:
+                yield one
+
     async def create_label_set(
         self,
         classes: Iterable[str | ClassEntry],
@@ -87,10 +131,13 @@ class AsyncClient:
         templates: Iterable[str] = (),
         options: Mapping[str, OptionValue] | None = None,
         wait: float = 0.0,
+        progress: ProgressCallback | None = None,
     ) -> LabelSetAnswer:
-        """Durable once this returns; posting the same content again is free."""
+        """Durable once this returns; posting the same content again is free. With `progress` it returns when the
+        label set is ready or failed."""
         call = calls.create_call(classes, name=name, adapter=adapter, templates=templates, options=options, wait=wait)
-        return calls.parsed(LabelSetAnswer, await self._send(call))
+        made = calls.parsed(LabelSetAnswer, await self._send(call))
+        return made if progress is None else await self.follow(made.id, progress)
 
     async def label_set(self, label_set: str) -> LabelSetAnswer:
         """By id or name."""
@@ -107,7 +154,7 @@ class AsyncClient:
 
     async def watch_label_set(self, label_set: str) -> AsyncIterator[tuple[str, float]]:
         """(status, progress) as they change, until the label set is ready or failed."""
-        request = self._http.build_request("GET", calls.label_set_path(label_set, "/events"))
+        request = calls.watching(self._http, label_set)
         response = await self._http.send(request, stream=True)
         try:
             if not response.is_success:
@@ -117,6 +164,22 @@ class AsyncClient:
                     yield calls.moment(data)
         finally:
             await response.aclose()
+
+    async def follow(self, label_set: str, progress: ProgressCallback | None = None) -> LabelSetAnswer:
+        """Returns when the label set is ready or failed; takes up broken streams again."""
+        told = progress or calls.unheard
+        for attempt in range(self._retries + 1):
+            try:
+                async for status, done in self.watch_label_set(label_set):
+                    told(status, done)
+            except httpx.TransportError as error:
+                if attempt == self._retries:
+                    raise
+                await self._sleep(pause(error, attempt))
+            answer = await self.label_set(label_set)
+            if answer.status in calls.FINAL:
+                break
+        return answer
 
     async def delete_label_set(self, label_set: str) -> None:
         calls.checked(await self._send(Call("DELETE", calls.label_set_path(label_set))))
@@ -141,10 +204,12 @@ class AsyncClient:
         options: Mapping[str, OptionValue] | None = None,
         deadline_seconds: float | None = None,
         wait: float = 0.0,
+        progress: ProgressCallback | None = None,
     ) -> LabelSetAnswer:
-        """Has a few-shot method learn from the support images; `watch_label_set` follows it."""
+        """Has a few-shot method learn from the support images. With `progress` it returns when that is done."""
         call = calls.fit_call(label_set, adapter=adapter, options=options, deadline_seconds=deadline_seconds, wait=wait)
-        return calls.parsed(LabelSetAnswer, await self._send(call))
+        noted = calls.parsed(LabelSetAnswer, await self._send(call))
+        return noted if progress is None else await self.follow(noted.id, progress)
 
     async def cancel_fit(self, label_set: str) -> None:
         """Ends a running fit, or drops a finished one."""
@@ -157,22 +222,45 @@ class AsyncClient:
         return calls.parsed(LabelSetAnswer, await self._send(calls.classes_call(label_set, classes, wait)))
 
     async def evaluate(
-        self, label_set: str, images: Iterable[tuple[str, ImageInput]], *, wait: float = 0.0
+        self,
+        label_set: str,
+        images: Iterable[tuple[str, ImageInput]],
+        *,
+        adapter: str | None = None,
+        wait: float = 0.0,
     ) -> EvaluationAnswer:
-        """Accuracy and calibration on images given with their class names, beside plain zero-shot."""
-        return calls.parsed(EvaluationAnswer, await self._send(calls.evaluate_call(label_set, images, wait)))
+        """Accuracy and calibration on images given with their class names, beside plain zero-shot. `adapter`:
+        another method than the label set's own, on the same images."""
+        return calls.parsed(EvaluationAnswer, await self._send(calls.evaluate_call(label_set, images, adapter, wait)))
+
+    async def limits(self) -> LimitsAnswer:
+        return calls.parsed(LimitsAnswer, await self._send(Call("GET", "/v1/limits")))
+
+    async def models(self) -> ModelsAnswer:
+        return calls.parsed(ModelsAnswer, await self._send(Call("GET", "/v1/models")))
+
+    async def adapters(self) -> AdaptersAnswer:
+        return calls.parsed(AdaptersAnswer, await self._send(Call("GET", "/v1/adapters")))
+
+    async def readiness(self) -> Readiness:
+        """Asked once; an unready service says so without an exception."""
+        return Readiness.model_validate_json((await self._http.get("/readyz")).content)
 
     async def get(self, path: str) -> httpx.Response:
         """Any other route, such as /v1/models or /readyz, as it answers."""
         return await self._http.get(path)
 
     async def _send(self, call: Call) -> httpx.Response:
+        outcome = await self._try(call)
         for attempt in range(self._retries):
-            try:
-                response = await self._http.send(call.request(self._http))
-            except httpx.ConnectError:
-                response = None
-            if response is not None and response.status_code not in calls.RETRIED:
-                return response
-            await self._sleep(calls.pause(response, attempt))
-        return await self._http.send(call.request(self._http))
+            if not again(outcome, repeatable=call.repeatable):
+                break
+            await self._sleep(pause(outcome, attempt))
+            outcome = await self._try(call)
+        return calls.answer_of(outcome)
+
+    async def _try(self, call: Call) -> httpx.Response | httpx.TransportError:
+        try:
+            return await self._http.send(call.request(self._http))
+        except httpx.TransportError as error:
+            return error

@@ -1,34 +1,33 @@
-"""What both clients share: how a call becomes a request, when to try again, what an answer means. Sends nothing."""
+"""What both clients share: how a call becomes a request, and what an answer means. Sends nothing."""
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from os import PathLike, fspath
-from pathlib import Path
+from itertools import islice
 from typing import TypeVar
 from urllib.parse import quote
 
 import httpx
-from PIL import Image
 from pydantic import BaseModel
 
+from service.client.images import ImageInput, encoded, raw_type
 from service.schemas import ClassEntry, OptionValue, Problem, ScoreKind
 
-ImageInput = str | PathLike[str] | bytes | Image.Image
-"""A file, encoded bytes, or a Pillow image (sent as PNG, so that nothing is lost)."""
-
 Answer = TypeVar("Answer", bound=BaseModel)
+Item = TypeVar("Item")
 
-RETRIED = frozenset({429, 503})
-FIRST_PAUSE = 0.25
-LONGEST_PAUSE = 30.0
+ProgressCallback = Callable[[str, float], None]
+"""Is told status and progress (0 to 1) of an adaptation or a fit."""
+
+FINAL = frozenset({"ready", "failed", "awaiting-support"})
+IMAGE_LIMITS = frozenset({"max_image_bytes", "max_pixels", "max_side_ratio"})
+WATCH_SILENCE = 60.0
+"""Seconds without any word after which a stream of events counts as broken; the service speaks every 15."""
+
 EVALUATION_PATIENCE = 600.0
 """Seconds that an evaluation may take."""
-
-RAW_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp", b"GIF8": "image/gif"}
 
 
 class ServiceProblem(Exception):
@@ -43,7 +42,8 @@ class ServiceProblem(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, whole, so that it can be sent again. `patience` is how long the service may take by our own wish."""
+    """One request, whole, so that it can be sent again. `patience` is how long the service may take by our own wish.
+    `repeatable` holds for all but deletions: uploads and fits are found again by their content."""
 
     method: str
     path: str
@@ -54,6 +54,10 @@ class Call:
     fields: Mapping[str, str | list[str]] | None = None
     files: Sequence[tuple[str, tuple[str, bytes]]] = ()
     patience: float = 0.0
+
+    @property
+    def repeatable(self) -> bool:
+        return self.method != "DELETE"
 
     def request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
         # httpx reads a timeout per request; waiting that was asked for comes on top of the usual patience.
@@ -148,44 +152,56 @@ def classes_call(label_set: str, classes: Iterable[str | ClassEntry], wait: floa
     return Call("POST", label_set_path(label_set, "/classes"), headers=preference(wait), json=body, patience=wait)
 
 
-def evaluate_call(label_set: str, images: Iterable[tuple[str, ImageInput]], wait: float = 0.0) -> Call:
+def evaluate_call(
+    label_set: str, images: Iterable[tuple[str, ImageInput]], adapter: str | None = None, wait: float = 0.0
+) -> Call:
     """The class is the folder in the file name."""
     given = [(label, encoded(image, place)) for place, (label, image) in enumerate(images)]
     files = [("images", (f"{label}/{name}", data)) for label, (name, data) in given]
     path = label_set_path(label_set, "/evaluate")
-    return Call("POST", path, headers=preference(wait), files=files, patience=EVALUATION_PATIENCE + wait)
+    params = {} if adapter is None else {"adapter": adapter}
+    return Call("POST", path, params, preference(wait), files=files, patience=EVALUATION_PATIENCE + wait)
+
+
+def answer_of(outcome: httpx.Response | httpx.TransportError) -> httpx.Response:
+    """Raises what kept the request from being answered."""
+    if isinstance(outcome, httpx.TransportError):
+        raise outcome
+    return outcome
+
+
+def unheard(status: str, progress: float) -> None:
+    """For those who do not want to be told."""
+
+
+def concerns_image(failure: ServiceProblem) -> bool:
+    """Whether the image is at fault: the error of the only image of a request is the answer to the request."""
+    limit = (failure.problem.model_extra or {}).get("limit")
+    return failure.type in {"undecodable-image", "unsupported-type"} or limit in IMAGE_LIMITS
+
+
+def groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    waiting = iter(items)
+    while group := list(islice(waiting, size)):
+        yield group
 
 
 def label_set_path(label_set: str, tail: str = "") -> str:
     return f"/v1/label-sets/{quote(label_set, safe='')}{tail}"
 
 
+def authorization(api_key: str | None) -> dict[str, str]:
+    return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+
+
+def watching(client: httpx.Client | httpx.AsyncClient, label_set: str) -> httpx.Request:
+    usual = client.timeout.read
+    patience = httpx.Timeout(client.timeout.connect, read=None if usual is None else max(usual, WATCH_SILENCE))
+    return client.build_request("GET", label_set_path(label_set, "/events"), timeout=patience)
+
+
 def preference(wait: float) -> dict[str, str]:
     return {"Prefer": f"wait={wait:g}"} if wait > 0 else {}
-
-
-def encoded(image: ImageInput, place: int) -> tuple[str, bytes]:
-    """A file name for the answer to carry, and the bytes."""
-    if isinstance(image, bytes):
-        return f"image-{place}", image
-    if isinstance(image, Image.Image):
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        return f"image-{place}.png", buffer.getvalue()
-    path = Path(fspath(image))
-    return path.name, path.read_bytes()
-
-
-def raw_type(content: bytes) -> str | None:
-    """The media type, if it is one of those that go without an envelope."""
-    return next((kind for start, kind in RAW_TYPES.items() if content.startswith(start)), None)
-
-
-def pause(response: httpx.Response | None, attempt: int) -> float:
-    """Seconds before the next try: what the service asked for, else doubling from a quarter of a second."""
-    asked = "" if response is None else response.headers.get("Retry-After", "")
-    seconds = float(asked) if asked.isdigit() else FIRST_PAUSE * 2**attempt
-    return min(seconds, LONGEST_PAUSE)
 
 
 def checked(response: httpx.Response) -> httpx.Response:

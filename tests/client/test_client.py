@@ -203,12 +203,13 @@ async def test_the_asynchronous_client_does_the_same() -> None:
     assert script.slept == [1.0]
 
 
-@pytest.mark.parametrize("name", ["classify", "create_label_set", "label_set", "label_sets", "watch_label_set"])
+@pytest.mark.parametrize("name", sorted(name for name in vars(Client) if not name.startswith("_")))
 def test_both_clients_take_the_same_arguments(name: str) -> None:
     def parameters(method: Callable[..., object]) -> list[str]:
         return [str(parameter) for parameter in inspect.signature(method).parameters.values()]
 
     assert parameters(getattr(Client, name)) == parameters(getattr(AsyncClient, name))
+    assert (getattr(Client, name).__doc__ or "") == (getattr(AsyncClient, name).__doc__ or "")
 
 
 SUPPORT = {"label": "a/b", "count": 1, "images": [{"digest": "d", "bytes": 3, "caption": "one"}]}
