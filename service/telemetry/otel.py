@@ -113,16 +113,18 @@ class OtelTracing:
             self._tracer.start_span(name, start_time=end - round(1e9 * seconds)).end(end)
 
     def batch(self, timing: BatchTiming, callers: Sequence[object]) -> object:
-        links = [Link(caller) for caller in dict.fromkeys(callers) if isinstance(caller, SpanContext)]
+        links = [Link(one) for one in {one.span_id: one for one in callers if isinstance(one, SpanContext)}.values()]
         if not links:
             return None  # nobody in it is traced
         begin = _wall(timing.began)
         root = contexts.Context()
-        span = self._tracer.start_span("batch", root, links=links, start_time=begin, attributes={"size": timing.size})
+        span = self._tracer.start_span(
+            "device batch", root, links=links, start_time=begin, attributes={"size": timing.size}
+        )
         inside = trace.set_span_in_context(span, root)
         for name in ("batch", "forward", "head"):
             end = begin + round(1e9 * getattr(timing, name))
-            self._tracer.start_span(f"batch {name}", inside, start_time=begin).end(end)
+            self._tracer.start_span(name, inside, start_time=begin).end(end)
             begin = end
         span.end(begin)
         return span.get_span_context()

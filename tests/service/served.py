@@ -19,6 +19,7 @@ from service.app import create_app
 from service.runtime import Runtime
 from service.settings import Settings
 from service.stores import Stores
+from service.telemetry.tracing import Tracing
 from tests.service.fakes import DictStore, SlowAdapter
 
 
@@ -50,7 +51,12 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    backbone: Backbone, kept: Kept | None = None, *, slow: bool = True, **settings: Any
+    backbone: Backbone,
+    kept: Kept | None = None,
+    *,
+    slow: bool = True,
+    tracing: Tracing | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Served]:
     """With `slow`, self-tpt adapts only after `slow.go` was set, and coop after `coop.go`; without, the real methods
     run."""
@@ -66,6 +72,7 @@ async def served(
         backbone=backbone,
         stores=Stores(kept.records, kept.states, "dict"),
         build_adapter=build,
+        tracing=tracing,
     )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
