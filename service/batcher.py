@@ -14,8 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from adapters.errors import AdaptationCancelled, AdapterError
+from service.batch_costs import BatchCosts
 from service.errors import ComputeError, DeviceDead, InternalError, Overloaded, ServiceError, ShuttingDown
-from service.work_queue import Checkpoint, Item, Job, Key, Payload, Result, WorkQueue
+from service.fair_shares import has_place, share_ahead
+from service.work_queue import ANYBODY, Asker, Checkpoint, Item, Job, Key, Load, Payload, Result, WorkQueue
 
 _log = logging.getLogger(__name__)
 
@@ -26,9 +28,9 @@ Run = Callable[[Key, Sequence[Payload]], Sequence[Result | Exception]]
 
 
 class Batcher(Generic[Key, Payload, Result]):
-    """Promises: kinds never mix, the oldest item decides the kind; a failed batch fails alone and one bad item does not
-    fail its neighbours; a caller that went away costs nothing; too many waiting are refused at once; stopping, or the
-    death of the thread, answers everyone.
+    """Promises: kinds never mix, the item whose turn it is decides the kind; clients take turns; a failed batch fails
+    alone and one bad item does not fail its neighbours; a caller that went away costs nothing; too many waiting, and
+    what could not be done in time, are refused at once; stopping, or the death of the thread, answers everyone.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class Batcher(Generic[Key, Payload, Result]):
         *,
         max_batch: Callable[[Key], int],
         max_waiting: int,
+        cost: Callable[[Key], float] = lambda _: 1.0,
         share: float = 4.0,
         patience: float = 1.0,
         prepare: Callable[[], None] | None = None,
     ) -> None:
-        """`share`: at a checkpoint, lower levels may take this many times as long as the job's last slice took.
+        """`cost`: what one item of a kind counts in its client's share. `share`: at a checkpoint, lower levels may take
+        this many times as long as the job's last slice took.
         `patience`: seconds after which a waiting job is begun although images keep coming. `prepare` runs first on
         the device thread."""
         self._run = run
@@ -50,7 +54,12 @@ class Batcher(Generic[Key, Payload, Result]):
         self._prepare = prepare
         self._max_waiting = max_waiting
         self._queue: WorkQueue[Key, Payload, Result] = WorkQueue(max_batch=max_batch)
-        self._seconds_per_item = 0.0
+        self._cost = cost
+        self._max_batch = max_batch
+        self._costs: BatchCosts[Key] = BatchCosts()
+        self._running: tuple[Key, int, float] | None = None
+        self._last_kind: Key | None = None
+        self._jobs_running = 0
         self._stopping = False
         self._job_was_last = False
         self._ended = threading.Event()
@@ -90,25 +99,57 @@ class Batcher(Generic[Key, Payload, Result]):
         """When the oldest work that the device thread has taken was queued (`time.perf_counter()`); None while idle."""
         return min((work.since for work in self._queue.in_flight()), default=None)
 
-    def admit(self, count: int) -> None:
-        """Raises `Overloaded` when `count` more items would be too many. Cheap enough to ask before decoding."""
-        waiting = self._queue.items_waiting
-        if waiting + count > self._max_waiting:
-            estimate = waiting * self._seconds_per_item
-            raise Overloaded(f"{waiting} images are waiting, {self._max_waiting} may", retry_after=estimate)
+    def admit(self, count: int, asker: Asker = ANYBODY, key: Key | None = None) -> None:
+        """Raises `Overloaded` when `count` more items would be too many, or could not be done in the asker's time.
+        Cheap enough to ask before decoding, when the kind is not known yet: then it is taken for that of late."""
+        load = self._queue.load()
+        held = load.clients.get(asker.client, 0)
+        if not has_place(count, held=held, total=load.total, most=self._max_waiting):
+            detail = f"{load.total} images are waiting ({held} of this client), {self._max_waiting} may"
+            raise Overloaded(detail, retry_after=self._drain(load))
+        left = asker.until - time.perf_counter()
+        expected = self._expected(load, count, asker.client, self._last_kind if key is None else key)
+        if load.total and expected > left:
+            detail = f"the answer would take about {expected:.1f} s, and is wanted within {max(left, 0.0):.1f} s"
+            raise Overloaded(detail, retry_after=expected - left, reason="deadline")
 
-    async def submit(self, key: Key, payloads: Sequence[Payload], *, urgent: bool = False) -> list[Result | Exception]:
+    async def submit(
+        self, key: Key, payloads: Sequence[Payload], asker: Asker = ANYBODY, *, urgent: bool = False
+    ) -> list[Result | Exception]:
         """All of `payloads` are admitted or none; each has its own outcome. `urgent` passes the limit (probes)."""
         if not urgent:
-            self.admit(len(payloads))
-        loop = asyncio.get_running_loop()
-        items = [Item[Key, Payload, Result](key, payload, loop.create_future()) for payload in payloads]
+            self.admit(len(payloads), asker, key)
+        future = asyncio.get_running_loop().create_future
+        cost = self._cost(key)
+        items = [
+            Item[Key, Payload, Result](key, payload, future(), client=asker.client, cost=cost) for payload in payloads
+        ]
         self._queue.add_items(items)
         self._answer_if_over()
         try:
             return list(await asyncio.gather(*(item.future for item in items)))
         finally:
             self._queue.discard(items)
+
+    def _drain(self, load: Load[Key]) -> float:
+        """Expected seconds until all that waits is done."""
+        seconds = sum(self._costs.drain(key, count, self._max_batch(key)) for key, count in load.kinds.items())
+        return seconds * self._slowed
+
+    def _expected(self, load: Load[Key], count: int, client: str, key: Key | None) -> float:
+        """Seconds until `count` more items of a client would be done: what runs, what goes before them, and they."""
+        rest, own, running = 0.0, 0.0, self._running
+        if running is not None:
+            kind, size, began = running
+            rest = max(0.0, self._costs.batch(kind, size) - (time.perf_counter() - began))
+        if key is not None:
+            own = self._costs.drain(key, count, self._max_batch(key)) * self._slowed
+        return rest + share_ahead(load.clients, client, count) * self._drain(load) + own
+
+    @property
+    def _slowed(self) -> float:
+        """A job that runs takes its share of the device."""
+        return 1 + 1 / self._share if self._jobs_running else 1.0
 
     async def run(self, level: int, work: Callable[[Checkpoint], Any]) -> Any:
         """Runs `work(checkpoint)` on the device thread. Cancelling the caller abandons it at its next checkpoint."""
@@ -167,10 +208,11 @@ class Batcher(Generic[Key, Payload, Result]):
         return True
 
     def _serve_batch(self, items: list[Item[Key, Payload, Result]]) -> None:
-        began = time.perf_counter()
+        began, key = time.perf_counter(), items[0].key
+        self._running = (key, len(items), began)
         outcomes = self._outcomes(items)
-        seconds = (time.perf_counter() - began) / len(items)
-        self._seconds_per_item = 0.8 * self._seconds_per_item + 0.2 * seconds if self._seconds_per_item else seconds
+        self._running, self._last_kind = None, key
+        self._costs.note(key, len(items), time.perf_counter() - began)
         self._deliver(list(zip(items, outcomes, strict=True)))
         self._queue.done(items)
 
@@ -200,7 +242,9 @@ class Batcher(Generic[Key, Payload, Result]):
                 raise AdaptationCancelled("nobody waits for this any more")
             began = time.perf_counter()
 
+        self._jobs_running += 1
         outcome = _attempt(lambda: job.work(checkpoint))
+        self._jobs_running -= 1
         if isinstance(outcome, AdaptationCancelled) and self._stopping:
             outcome = ShuttingDown()
         elif isinstance(outcome, Exception) and not isinstance(outcome, (AdapterError, ServiceError)):

@@ -1,16 +1,20 @@
-"""What waits for the device thread: items that form batches, and longer jobs. Thread-safe; runs nothing itself."""
+"""What waits for the device thread: items that form batches, fair between clients, and longer jobs. Thread-safe; runs
+nothing itself."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import itertools
+import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+
+from service.fair_shares import FairOrder
 
 Key = TypeVar("Key", bound=Hashable)
 Payload = TypeVar("Payload")
@@ -18,6 +22,29 @@ Result = TypeVar("Result")
 
 Checkpoint = Callable[[], None]
 """Given to a job, which calls it between its slices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who work is for, and until when (`time.perf_counter()`) its outcome is of use."""
+
+    client: str = "local"
+    until: float = math.inf
+
+
+ANYBODY = Asker()
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Generic[Key]):
+    """How many items wait, by kind and by client."""
+
+    kinds: Mapping[Key, int]
+    clients: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.clients.values())
 
 
 @dataclass(slots=True, eq=False)
@@ -29,6 +56,8 @@ class Item(Generic[Key, Payload, Result]):
     future: asyncio.Future[Result | Exception]
     since: float = field(default_factory=time.perf_counter)
     gone: bool = False
+    client: str = ANYBODY.client
+    cost: float = 1.0
 
     def settle(self, outcome: Result | Exception) -> None:
         if not self.future.done():
@@ -54,12 +83,18 @@ class Job:
             self.future.set_result(outcome)
 
 
+Line = list[tuple[float, int, Item[Key, Payload, Result]]]
+"""A heap by start tag, then by arrival."""
+
+
 class WorkQueue(Generic[Key, Payload, Result]):
     """Takes are made by one thread, puts by another. Work of callers that went away is never taken."""
 
     def __init__(self, *, max_batch: Callable[[Key], int]) -> None:
         self._max_batch = max_batch
-        self._items: dict[Key, deque[Item[Key, Payload, Result]]] = {}
+        self._items: dict[Key, Line[Key, Payload, Result]] = {}
+        self._order = FairOrder()
+        self._clients: Counter[str] = Counter()
         self._jobs: list[tuple[int, int, Job]] = []
         self._numbers = itertools.count()
         self._taken: dict[int, Item[Key, Payload, Result] | Job] = {}
@@ -71,6 +106,10 @@ class WorkQueue(Generic[Key, Payload, Result]):
         with self._changed:
             return sum(len(line) for line in self._items.values())
 
+    def load(self) -> Load[Key]:
+        with self._changed:
+            return Load({key: len(line) for key, line in self._items.items()}, dict(self._clients))
+
     @property
     def jobs_waiting(self) -> int:
         with self._changed:
@@ -78,12 +117,14 @@ class WorkQueue(Generic[Key, Payload, Result]):
 
     def oldest_seconds(self, now: float) -> float:
         with self._changed:
-            return max((now - line[0].since for line in self._items.values()), default=0.0)
+            return max((now - item.since for line in self._items.values() for *_, item in line), default=0.0)
 
     def add_items(self, items: Sequence[Item[Key, Payload, Result]]) -> None:
         with self._changed:
             for item in items:
-                self._items.setdefault(item.key, deque()).append(item)
+                entry = (self._order.tag(item.client, item.cost), next(self._numbers), item)
+                heapq.heappush(self._items.setdefault(item.key, []), entry)
+            self._clients.update(item.client for item in items)
             self._changed.notify()
 
     def add_job(self, job: Job) -> None:
@@ -100,7 +141,11 @@ class WorkQueue(Generic[Key, Payload, Result]):
             for item in open_items:
                 item.gone = True
             for key in {item.key for item in open_items} & self._items.keys():
-                self._keep(key, deque(item for item in self._items[key] if not item.gone))
+                line = self._items[key]
+                self._count_out(item for *_, item in line if item.gone)
+                kept = [entry for entry in line if not entry[2].gone]
+                heapq.heapify(kept)
+                self._keep(key, kept)
 
     def wait(self) -> bool:
         """Blocks until something can be taken; False when the queue was closed."""
@@ -111,8 +156,8 @@ class WorkQueue(Generic[Key, Payload, Result]):
     def take(
         self, *, below: int | None = None, patience: float | None = None
     ) -> list[Item[Key, Payload, Result]] | Job | None:
-        """The oldest items of one kind, else the first job of a level `below`. With `patience`, a job that waited for
-        so many seconds goes first."""
+        """The items of one kind whose turn it is, else the first job of a level `below`. With `patience`, a job that
+        waited for so many seconds goes first."""
         with self._changed:
             job = self._first_job(below)
             late = job is not None and patience is not None and time.perf_counter() - job.since > patience
@@ -136,9 +181,10 @@ class WorkQueue(Generic[Key, Payload, Result]):
     def drain(self) -> list[Item[Key, Payload, Result] | Job]:
         """Everything that waits; the queue is empty afterwards."""
         with self._changed:
-            items = [item for line in self._items.values() for item in line]
+            items = [item for line in self._items.values() for *_, item in line]
             jobs = [job for *_, job in self._jobs]
             self._items.clear()
+            self._clients.clear()
             self._jobs.clear()
             return [*items, *jobs]
 
@@ -155,15 +201,23 @@ class WorkQueue(Generic[Key, Payload, Result]):
         return self._jobs[0][2]
 
     def _take_items(self) -> list[Item[Key, Payload, Result]]:
-        key = min(self._items, key=lambda kind: self._items[kind][0].since)
+        key = min(self._items, key=lambda kind: self._items[kind][0][:2])
         line = self._items[key]
-        batch = [line.popleft() for _ in range(min(len(line), self._max_batch(key)))]
+        self._order.serve(line[0][0])
+        batch = [heapq.heappop(line)[2] for _ in range(min(len(line), self._max_batch(key)))]
         self._keep(key, line)
+        self._count_out(batch)
         self._taken.update((id(item), item) for item in batch)
         return batch
 
-    def _keep(self, key: Key, line: deque[Item[Key, Payload, Result]]) -> None:
+    def _keep(self, key: Key, line: Line[Key, Payload, Result]) -> None:
         if line:
             self._items[key] = line
         else:
             self._items.pop(key, None)
+
+    def _count_out(self, items: Iterable[Item[Key, Payload, Result]]) -> None:
+        for item in items:
+            self._clients[item.client] -= 1
+            if not self._clients[item.client]:
+                del self._clients[item.client]

@@ -1,0 +1,66 @@
+"""What batches cost: a running fit of seconds over size for every kind, from the batches that were run."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
+KEPT = 0.95
+"""Weight of the past at each new batch: the last twenty or so count."""
+
+FIRST = 0.05
+"""Weight of a kind's first batch, which warms up caches and kernels."""
+
+
+@dataclass(slots=True)
+class Line:
+    """Least squares of seconds = fixed + each x size, older batches weighing less."""
+
+    weight: float = 0.0
+    size: float = 0.0
+    seconds: float = 0.0
+    size_size: float = 0.0
+    size_seconds: float = 0.0
+
+    def note(self, size: int, seconds: float) -> None:
+        new = FIRST if self.weight == 0 else 1.0
+        for name, value in (
+            ("weight", 1.0), ("size", size), ("seconds", seconds), ("size_size", size * size),
+            ("size_seconds", size * seconds),
+        ):  # fmt: skip
+            setattr(self, name, KEPT * getattr(self, name) + new * value)
+
+    def at(self, size: int) -> float:
+        """Expected seconds; never less than nothing, and in proportion where only one size was seen."""
+        if not self.weight or not self.size:
+            return 0.0
+        spread = self.size_size / self.weight - (self.size / self.weight) ** 2
+        mean_size, mean_seconds = self.size / self.weight, self.seconds / self.weight
+        if spread < 1e-6:
+            return mean_seconds * size / mean_size
+        each = (self.size_seconds / self.weight - mean_size * mean_seconds) / spread
+        each = min(max(each, 0.0), mean_seconds / mean_size)
+        return mean_seconds + each * (size - mean_size)
+
+
+class BatchCosts(Generic[Key]):
+    """Written by the device thread, read by others."""
+
+    def __init__(self) -> None:
+        self._lines: dict[Key, Line] = {}
+
+    def note(self, kind: Key, size: int, seconds: float) -> None:
+        self._lines.setdefault(kind, Line()).note(size, seconds)
+
+    def batch(self, kind: Key, size: int) -> float:
+        """Expected seconds of one batch; 0 for a kind that was never run."""
+        line = self._lines.get(kind)
+        return line.at(size) if line is not None and size else 0.0
+
+    def drain(self, kind: Key, waiting: int, most: int) -> float:
+        """Expected seconds until so many are through, `most` at a time."""
+        whole, rest = divmod(waiting, most)
+        return whole * self.batch(kind, most) + self.batch(kind, rest)
