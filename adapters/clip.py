@@ -28,6 +28,9 @@ BUNDLED_DIR = Path(__file__).parent / "bundled"
 MATRIX_DIMENSIONS = 4
 """Weights with this many dimensions belong to convolutions."""
 
+PLAIN_MODELS = {"CLIP", "CustomTextCLIP"}
+"""Models of open_clip whose image features are what their image tower returns."""
+
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
@@ -99,6 +102,7 @@ def open_backbone(
         dtype=dtype,
         tokens=tokens,
         closed=closed,
+        visual=model.visual if type(model).__name__ in PLAIN_MODELS else None,
     )
     embed_dim = int(text.encode_texts(["a"]).shape[1])
     text.prompts_encoded = 0  # that probe served nobody

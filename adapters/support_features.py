@@ -25,7 +25,7 @@ def support_features(backbone: Backbone, support: Support, *, views: int, seed: 
     for start in range(0, len(support), rows):
         plain_n3SS = support.pixels[start : start + rows]
         pixels_nV3SS = torch.cat([plain_n3SS[:, None], random_views(plain_n3SS, views, seed=seed)], dim=1)
-        features = backbone.image.encode(pixels_nV3SS.flatten(0, 1))
+        features = backbone.image.encode_reference(pixels_nV3SS.flatten(0, 1))
         parts_nVD.append(features.view(len(plain_n3SS), 1 + views, -1))
         tick()
     return torch.cat(parts_nVD)

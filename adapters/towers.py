@@ -5,13 +5,15 @@ Tensor suffixes: B images, S image side, D joint width.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adapters.base import VisualPrompts
+from adapters.engines.base import ImageEngine
 from adapters.errors import BackboneError
 from adapters.vision.sequence import TokenTower, check_prompts
 
@@ -19,13 +21,16 @@ from adapters.vision.sequence import TokenTower, check_prompts
 class ImageTower:
     """Pixels to unit image features. Frozen. Where the tower could be opened, learnt prompts join its tokens.
 
-    `closed` is the reason why it could not be.
+    `closed` is the reason why it could not be. `visual` is the module that alone makes features of normalised images,
+    where there is one.
     """
 
     def __init__(self, encode_image: Callable[[Tensor], Tensor], mean: Sequence[float], std: Sequence[float], *,
                  device: torch.device, dtype: torch.dtype, tokens: TokenTower | None = None,
-                 closed: str = "its image tower was not opened") -> None:  # fmt: skip
+                 closed: str = "its image tower was not opened", visual: nn.Module | None = None) -> None:  # fmt: skip
         self._encode_image = encode_image
+        self._engine: ImageEngine | None = None
+        self.visual = visual
         self._mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, -1, 1, 1)
         self._tokens, self._closed = tokens, closed
@@ -58,9 +63,22 @@ class ImageTower:
         x = pixels_B3SS.to(self.device).to(torch.float32).div(255)
         return x.sub(self._mean).div(self._std).to(self.dtype)
 
+    def run_by(self, engine: ImageEngine) -> ImageTower:
+        """The same tower, whose plain passes run in `engine`; whatever takes prompts or gives tokens stays in torch."""
+        tower = copy.copy(self)
+        tower._engine = engine
+        return tower
+
     @torch.no_grad()
     def encode(self, pixels_B3SS: Tensor) -> Tensor:
-        """uint8 [B, 3, S, S] to float32 unit rows [B, D]."""
+        """uint8 [B, 3, S, S] to float32 unit rows [B, D], by the engine if there is one."""
+        if self._engine is None:
+            return self.encode_reference(pixels_B3SS)
+        return F.normalize(self._engine.features(pixels_B3SS), dim=-1)
+
+    @torch.no_grad()
+    def encode_reference(self, pixels_B3SS: Tensor) -> Tensor:
+        """The same by torch, whatever engine serves: for what is stored, and read by others with other engines."""
         features_BD = self._encode_image(self.normalize(pixels_B3SS))
         return F.normalize(features_BD.float(), dim=-1)
 

@@ -49,13 +49,14 @@ def free_port() -> int:
 class ServiceProcess:
     """`python -m service serve` on a data directory. A context manager that kills what is left at its end.
 
-    SELFTPT_BACKBONE, SELFTPT_DEVICE and SELFTPT_THREADS are passed on; other settings come from `settings` alone.
+    SELFTPT_BACKBONE, SELFTPT_DEVICE, SELFTPT_ENGINE and SELFTPT_THREADS are passed on; other settings come from
+    `settings` alone.
     """
 
     def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None, *, port: int = 0) -> None:
         self.port = port or free_port()
         self.log = data_dir / f"service-{self.port}.log"
-        passed = ("SELFTPT_BACKBONE", "SELFTPT_DEVICE", "SELFTPT_THREADS")
+        passed = ("SELFTPT_BACKBONE", "SELFTPT_DEVICE", "SELFTPT_ENGINE", "SELFTPT_THREADS")
         kept = {key: value for key, value in os.environ.items() if not key.startswith("SELFTPT_") or key in passed}
         chosen = {f"SELFTPT_{name.upper()}": value for name, value in (settings or {}).items()}
         self._environ = {**kept, "SELFTPT_DATA_DIR": str(data_dir), **chosen}

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from service.engine_answers import EngineAnswer
+
 ScoreKind = Literal["softmax", "independent"]
 Status = Literal["queued", "adapting", "ready", "failed", "awaiting-support"]
 OptionValue = str | int | float | bool
@@ -260,6 +262,7 @@ class ModelAnswer(BaseModel):
     image_size: int
     device: str
     precision: str
+    engine: EngineAnswer | None
     preprocess: Literal["fast", "exact"]
     source_prompts: str
     logit_scale: float

@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from typing_extensions import Self
 
+from service.cores import compute_cores, usable_cores
 from service.security.sites import is_loopback
 
 PREFIX = "SELFTPT_"
@@ -29,11 +30,6 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 def default_data_dir() -> Path:
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(base) / "self-tpt"
-
-
-def usable_cores() -> int:
-    """Cores this process may run on; a container's CPU mask counts, its CPU quota does not."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def otel_installed() -> bool:
@@ -79,8 +75,11 @@ class Settings(BaseSettings):
     backbone: str = Field("bundled", min_length=1)
     device: str = Field("auto", min_length=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = Field("auto", description="Runs the image tower")
+    engine_precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    engine_seconds: float = Field(60.0, ge=0, le=3600, description="No engine is begun to be measured after so long")
     adapter: str = Field("auto", min_length=1, description="Method used where a request names none")
-    threads: int = Field(0, ge=0, le=1024, description="Compute threads of the device thread; 0 = one per core")
+    threads: int = Field(0, ge=0, le=1024, description="Compute threads; 0 = one per usable physical core")
     decode_threads: int = Field(0, ge=0, le=1024, description="Image decoders; 0 = one per core")
     preprocess: Literal["fast", "exact"] = Field("fast", description="`exact` is open_clip's own transform, bit for bit")
     exif: Literal["ignore", "apply"] = Field("apply", description="`ignore` is what open_clip does with orientation")
@@ -161,7 +160,7 @@ class Settings(BaseSettings):
 
     @property
     def compute_threads(self) -> int:
-        return self.threads or usable_cores()
+        return self.threads or compute_cores()
 
     @property
     def decoders(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import open_clip
 import pytest
 import torch
@@ -10,6 +12,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from adapters.clip import Backbone, open_backbone
 
 torch.set_num_threads(1)
+os.environ.setdefault("SELFTPT_ENGINE", "torch")  # what tests start measures no engines, unless they ask for it
 
 
 def make_tiny_backbone(seed: int = 0, dtype: torch.dtype = torch.float32) -> Backbone:

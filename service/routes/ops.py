@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from adapters import describe_methods
 from service.decode import FORMATS
+from service.engine_answers import engine_answer
 from service.errors import NotFound
 from service.http.deps import CoreDep, RuntimeDep
 from service.http.problems import problem_answers, problem_types
@@ -33,8 +34,8 @@ async def list_adapters(runtime: RuntimeDep) -> AdaptersAnswer:
 
 
 @router.get("/v1/models", operation_id="list_models", responses=problem_answers(503))
-async def list_models(core: CoreDep) -> ModelsAnswer:
-    backbone = core.backbone
+async def list_models(core: CoreDep, runtime: RuntimeDep) -> ModelsAnswer:
+    backbone, decision = core.backbone, runtime.engine_decision
     served = ModelAnswer(
         name=backbone.name,
         fingerprint=backbone.fingerprint,
@@ -42,6 +43,7 @@ async def list_models(core: CoreDep) -> ModelsAnswer:
         image_size=backbone.preprocess.size,
         device=str(backbone.device),
         precision=backbone.precision,
+        engine=None if decision is None else engine_answer(decision),
         preprocess=core.decoder.mode,
         source_prompts=backbone.source_prompts,
         logit_scale=backbone.logit_scale,
