@@ -27,7 +27,8 @@ LAW_FILE = "calibration.json"
 SHIPPED = Path(__file__).parent / "source_prompts"
 USUAL_CLASSES, USUAL_NEAREST = math.log(10), 0.4
 """Where the law's features are zero, so that its offset is the scale of an ordinary small label set."""
-ROWS = 1024
+SLICE_FLOPS = 1e9
+"""Work between two ticks."""
 IMAGES = 32
 
 _FIT_SCALES = torch.logspace(0, math.log10(200), 240)
@@ -99,21 +100,23 @@ def find_law(fingerprint: str, folder: Path | None = None) -> ScaleLaw | None:
     return None
 
 
-def geometry(weights_CD: Tensor) -> Geometry:
+def geometry(weights_CD: Tensor, *, tick: Tick = nothing) -> Geometry:
     """Of unit class rows [C, D], a block of rows at a time."""
     classes = len(weights_CD)
+    rows = max(1, int(SLICE_FLOPS / (2 * weights_CD.numel())))
     if classes == 1:
         return Geometry(0.0, USUAL_NEAREST)
     total = 0.0
-    for start in range(0, classes, ROWS):
-        block_nC = weights_CD[start : start + ROWS] @ weights_CD.T
+    for start in range(0, classes, rows):
+        block_nC = weights_CD[start : start + rows] @ weights_CD.T
         own = torch.arange(len(block_nC), device=block_nC.device)
         block_nC[own, own + start] = -1.0
         total += float(block_nC.max(dim=1).values.sum())
+        tick()
     return Geometry(math.log(classes), total / classes)
 
 
-def label_free_scale(weights_CD: Tensor, backbone: Backbone) -> float:
+def label_free_scale(weights_CD: Tensor, backbone: Backbone, *, tick: Tick = nothing) -> float:
     """The scale that the backbone's law gives for these class rows; the backbone's own scale where it has no law.
     Raises `StateError` for a law that was learnt on another backbone."""
     law = backbone.law
@@ -121,7 +124,7 @@ def label_free_scale(weights_CD: Tensor, backbone: Backbone) -> float:
         return backbone.logit_scale
     if law.fingerprint != backbone.fingerprint:
         raise StateError(f"the law of calibration belongs to backbone {law.fingerprint[:12]}, not to {backbone.name}")
-    return law.scale(geometry(weights_CD))
+    return law.scale(geometry(weights_CD, tick=tick))
 
 
 def calibration_version(backbone: Backbone) -> str:
@@ -161,7 +164,7 @@ def served_scale(
     it to images they held out (`fitted_scale`)."""
     if not calibrated:
         return ServedScale(backbone.logit_scale, "backbone")
-    expected = label_free_scale(weights_CD, backbone)
+    expected = label_free_scale(weights_CD, backbone, tick=tick)
     if support is not None and len(support) > 0 and len(weights_CD) > 1:
         parts = []
         for pixels in support.pixels.split(IMAGES):

@@ -43,7 +43,7 @@ class ZeroShot:
         progress: Progress | None = None,
     ) -> ClassState:
         """Support images, where there are any, only set the logit scale."""
-        backbone.text.check(labels)
+        backbone.text.check(labels, tick=lambda: None if progress is None else progress(0.0))
         templates = labels.templates or self._templates
         named = named_texts(labels)
         tick = ticker(progress, backbone.text.text_ticks(len(named.texts) * len(templates)) + 1)

@@ -46,7 +46,7 @@ def test_the_law_grows_with_its_features_and_stays_within_its_bounds() -> None:
 def test_geometry_is_size_and_mean_nearest_cosine_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = F.normalize(torch.randn(7, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
     cosines = (rows @ rows.T).fill_diagonal_(-1)
-    monkeypatch.setattr("adapters.calibration.ROWS", 3)
+    monkeypatch.setattr("adapters.calibration.SLICE_FLOPS", 2 * rows.numel() * 3)
     seen = geometry(rows)
     assert seen.count == pytest.approx(math.log(7))
     assert seen.nearest == pytest.approx(float(cosines.max(dim=1).values.mean()), abs=1e-6)
