@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from open_clip import CLIP
 from torch import Tensor, nn
 
-from adapters.training.concepts import Concept, ConceptSampler, related
+from adapters.training.concepts import Concept, ConceptSampler, on_show, related
 from adapters.training.corpus import all_templates, draw_template, read_captions
 from adapters.training.distil import CorpusSampler, distillation_loss
 from adapters.training.files import save
@@ -30,6 +30,7 @@ from adapters.training.wordnet import WordNet
 logger = logging.getLogger(__name__)
 
 CONCEPTS, IMAGES_PER_CONCEPT, PHOTOS, CORPUS = 448, 3, 64, 96
+RATES = {"text": 8e-4, "table": 6e-4, "projection": 1e-3, "scale": 1e-3}
 WARM_UP = 60
 START_SHARE = 0.3  # of the weights before alignment in the result
 SNAPSHOT_EVERY = 200
@@ -38,34 +39,9 @@ REAL_SHARE = 0.6
 PHOTO_SHARE, OTHER_PHOTO_SHARE = 0.85, 0.4
 BARE_SHARE = 0.12
 SAME_TARGET = 0.8  # names whose targets are that close are not told apart
-TEXT_TO_IMAGE = 0.5
+TEXT_TO_IMAGE, HEAD, ROWS, CAPTION, DISTIL, SHIFT = 0.5, 0.7, 0.7, 0.3, 1.0, 1.0
 START_SCALE = 25.0
 PROJECTION_DRAWS, PROJECTION_RIDGE = 30_000, 0.02
-
-
-@dataclass(frozen=True)
-class Round:
-    """Learning rates of the parts of the model, and how much each part of the loss counts beside the classes."""
-
-    text: float = 8e-4
-    table: float = 6e-4
-    projection: float = 1e-3
-    scale: float = 1e-3
-    head: float = 0.7
-    rows: float = 0.5
-    caption: float = 0.5
-    distil: float = 1.0
-    shift: float = 1.0
-
-    def rates(self) -> dict[str, float]:
-        """Peak learning rates, as the optimiser takes them."""
-        return {"text": self.text, "table": self.table, "projection": self.projection, "scale": self.scale}
-
-
-ALIGNMENT = Round()
-# by then the captions are known by heart, and names are what is still told apart badly
-REFINEMENT = Round(text=6e-4, table=4.5e-4, projection=6e-4, scale=5e-4, head=0.8, rows=0.7, caption=0.15)
-PERSON, ARTEFACT = "00007846", "00021939"  # in WordNet 3.0
 
 
 @dataclass
@@ -126,8 +102,8 @@ def initialise_projection(model: CLIP, material: Material, directions: Tensor, s
 class Aligner:
     """Draws the batches of phase 2 and computes its loss."""
 
-    def __init__(self, model: CLIP, material: Material, seed: int, part: Round = ALIGNMENT) -> None:
-        self._model, self._material, self._round = model, material, part
+    def __init__(self, model: CLIP, material: Material, seed: int) -> None:
+        self._model, self._material = model, material
         self._sampler = ConceptSampler(material.concepts, material.frequency, seed)
         self._generator = torch.Generator().manual_seed(seed)
         self._random = np.random.default_rng(seed)
@@ -138,8 +114,7 @@ class Aligner:
         self._rows = material.head[0].norm(dim=1).mean() * rows
         self._centre = torch.stack([domain.mean for domain in material.domains]).mean(0)
         # of the head, of captions, of the predicted rows
-        with torch.no_grad():
-            self.scales = nn.Parameter(model.logit_scale + torch.tensor([1, 0.6, 1]).log())
+        self.scales = nn.Parameter(torch.tensor([START_SCALE, START_SCALE * 0.6, START_SCALE]).log())
 
     def _texts(self, positions: list[int]) -> tuple[Tensor, Tensor]:
         """Features of the names in one template, as a classifier has it, and the targets' mean in that template."""
@@ -153,7 +128,7 @@ class Aligner:
         """Features of one image of each concept, and the synsets that each image shows."""
         shown = [self._sampler.member(number) for number in numbers]
         features = draw_pseudo(self.directions[[c.row for c in shown]], self._material.domains, self._generator)
-        synsets = [self._on_show(concept) for concept in shown]
+        synsets = [on_show(concept, self._material.wordnet) for concept in shown]
         for row, concept in enumerate(shown):
             # a hypernym such as `animal` is seen on photographs too, so ask the concept that was drawn
             named = self._material.concepts[numbers[row]]
@@ -167,13 +142,6 @@ class Aligner:
                 domain, index = self._sampler.real(concept)
                 features[row] = self._material.domains[domain].features[index]
         return features, synsets
-
-    def _on_show(self, concept: Concept) -> frozenset[str]:
-        """What an image of the concept may show: its synset, and people with what people wear and use."""
-        if concept.synset is None:
-            return frozenset()
-        used = ARTEFACT in self._material.wordnet.ancestors(concept.synset)
-        return frozenset([concept.synset, PERSON] if used else [concept.synset])
 
     def _photo_batch(self) -> tuple[Tensor, list[str]]:
         if not self._material.photos:
@@ -199,13 +167,13 @@ class Aligner:
         ignored = self._ignored(numbers, positions, shown)
         parts = {
             "class": self._class_loss(images[: len(raw)], texts, ignored),
-            "head": self._round.head * self._head_loss(images, torch.cat([raw, photos]), texts, numbers),
-            "rows": self._round.rows * self._rows_loss(images, torch.cat([raw, photos]), texts, numbers),
-            "distil": self._round.distil * distillation_loss(distilled, corpus_targets),
-            "shift": self._round.shift * (texts.mean(0) - expected).square().sum(),
+            "head": HEAD * self._head_loss(images, torch.cat([raw, photos]), texts, numbers),
+            "rows": ROWS * self._rows_loss(images, torch.cat([raw, photos]), texts, numbers),
+            "distil": DISTIL * distillation_loss(distilled, corpus_targets),
+            "shift": SHIFT * (texts.mean(0) - expected).square().sum(),
         }
         if captions:
-            parts["caption"] = self._round.caption * self._caption_loss(images[len(raw) :], told)
+            parts["caption"] = CAPTION * self._caption_loss(images[len(raw) :], told)
         return torch.stack(list(parts.values())).sum(), {name: part.item() for name, part in parts.items()}
 
     def _ignored(self, numbers: list[int], positions: list[int], shown: list[frozenset[str]]) -> Tensor:
@@ -250,35 +218,17 @@ class Aligner:
 
 
 def align(model: CLIP, material: Material, steps: int, snapshot: Path, seed: int) -> None:
-    """Fit both towers to each other in place, from a projection found by regression.
-
-    The weights are an average over the last part of training; `snapshot` receives them from time to time, for a look
-    at a long run.
-    """
-    initialise_projection(model, material, offset_directions(material.teacher.rows, material.domains))
-    with torch.no_grad():
-        model.logit_scale.fill_(float(np.log(START_SCALE)))
-    _train(model, Aligner(model, material, seed), ALIGNMENT, steps, snapshot)
-
-
-def refine(model: CLIP, start: CLIP, material: Material, steps: int, snapshot: Path, *, seed: int) -> None:
-    """Go on in place with other weights of the losses, and draw the result back towards `start`.
+    """Fit both towers in place; the weights are an average over the last part of training, drawn back to the start.
 
     Drawing back keeps what distillation knew of names that alignment seldom shows, and of images like no photograph.
+    `snapshot` receives the average from time to time, for a look at a long run.
     """
-    _train(model, Aligner(model, material, seed, REFINEMENT), REFINEMENT, steps, snapshot)
-    draw_back(model, start, START_SHARE)
-
-
-@torch.no_grad()
-def draw_back(model: CLIP, start: CLIP, share: float) -> None:
-    """Move all weights that share of the way to those of `start`."""
-    for own, origin in zip(model.parameters(), start.parameters(), strict=True):
-        own.lerp_(origin, share)
-
-
-def _train(model: CLIP, aligner: Aligner, part: Round, steps: int, snapshot: Path) -> None:
-    optimizer = TowerOptimizer(model, steps, part.rates(), WARM_UP, extra=[model.logit_scale, aligner.scales])
+    aligner = Aligner(model, material, seed)
+    initialise_projection(model, material, aligner.directions)
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        model.logit_scale.fill_(float(np.log(START_SCALE)))
+    optimizer = TowerOptimizer(model, steps, RATES, WARM_UP, extra=[model.logit_scale, aligner.scales])
     average = AveragedWeights(model)
     for step in range(steps):
         with converted_once():
@@ -292,3 +242,6 @@ def _train(model: CLIP, aligner: Aligner, part: Round, steps: int, snapshot: Pat
             scale = float(model.logit_scale.detach().exp())
             logger.info("align: step %d of %d, loss %.3f (%s), scale %.1f", step, steps, loss.item(), text, scale)
     average.copy_to(model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.lerp_(start[name], START_SHARE)

@@ -15,7 +15,7 @@ import torch
 from open_clip import CLIP
 from torch import Tensor
 
-from adapters.training.align import Material, align, initialise_projection, load_photos, refine
+from adapters.training.align import Material, align, load_photos
 from adapters.training.calibrate import calibrate, centre_texts, left_out_classes
 from adapters.training.concepts import build_concepts, with_photos
 from adapters.training.corpus import Corpus, build_corpus
@@ -25,7 +25,7 @@ from adapters.training.export import WEIGHTS_FILE, export_card, export_reference
 from adapters.training.files import save
 from adapters.training.mentions import mentions, nouns_by_word
 from adapters.training.names import Name, commonness
-from adapters.training.pseudo import load_domains, offset_directions
+from adapters.training.pseudo import load_domains
 from adapters.training.senses import write_names
 from adapters.training.teacher import Teacher, build_teacher
 from adapters.training.tower import build_model
@@ -35,7 +35,7 @@ from adapters.training.wordnet import WordNet, read_wordnet
 logger = logging.getLogger(__name__)
 
 SEED = 0
-DISTIL_STEPS, ALIGN_STEPS, REFINE_STEPS = 1000, 3200, 1600
+DISTIL_STEPS, ALIGN_STEPS = 3000, 4000
 QUICK_DIVISOR = 10
 
 
@@ -95,16 +95,6 @@ class Build:
         align(model, self._material(), ALIGN_STEPS // self.divisor, self._path("snapshot"), SEED)
         save(model.state_dict(), self._path("aligned"))
 
-    def refine(self) -> None:
-        """Phase 3: both once more, captions counting less; then drawn back to where alignment started."""
-        if self._path("refined").exists():
-            return
-        model, start = self._load("aligned"), self._load("distilled")
-        material = self._material()
-        initialise_projection(start, material, offset_directions(material.teacher.rows, material.domains))
-        refine(model, start, material, REFINE_STEPS // self.divisor, self._path("snapshot"), seed=SEED + 2)
-        save(model.state_dict(), self._path("refined"))
-
     def _material(self) -> Material:
         domains = load_domains(self.work, left_out_classes(self.work))
         concepts = build_concepts(self.data, self.names, self.wordnet, domains)
@@ -129,7 +119,7 @@ class Build:
 
     def export(self) -> None:
         """Calibrate, write the files, and report figures; evaluation sets are read here and nowhere else."""
-        model = self._load("refined")
+        model = self._load("aligned")
         photos = load_photos(self.data, self.work)[0][:1] if self.captions else []
         centre_texts(model, self.work, photos)
         scale = calibrate(model, self.work)
@@ -164,7 +154,6 @@ PHASES: dict[str, Callable[[Build], None]] = {
     "targets": Build.targets,
     "distil": Build.distil,
     "align": Build.align,
-    "refine": Build.refine,
     "export": Build.export,
 }
 

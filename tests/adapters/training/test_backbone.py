@@ -16,7 +16,7 @@ from adapters.training.names import Name
 from adapters.training.wordnet import WordNet
 
 ROOT = Path(__file__).resolve().parents[3]
-ARTEFACTS = {"distil": "distilled", "align": "aligned", "refine": "refined"}
+ARTEFACTS = {"distil": "distilled", "align": "aligned"}
 
 
 def build(work: Path, captions: bool = True, divisor: int = 1) -> Build:
@@ -59,5 +59,5 @@ def test_an_unknown_phase_is_refused(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_documented_command_is_understood_and_runs_all_phases(page: str) -> None:
     (command,) = re.findall(r"python -m adapters\.training\.backbone (--.*)", (ROOT / page).read_text())
     options = parse_arguments(shlex.split(command))
-    assert options.phases == ["features", "targets", "distil", "align", "refine", "export"]
+    assert options.phases == ["features", "targets", "distil", "align", "export"]
     assert options.out == Path("adapters/bundled")
