@@ -1,27 +1,35 @@
-"""A real service process and a real Chromium for the page tests."""
+"""A real service process, a real Chromium and labelled images for the page tests."""
 
 from __future__ import annotations
 
+import io
 import os
+import random
 import re
 import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from PIL import Image, ImageEnhance
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.needs import missing
 
-START_SECONDS = 60.0
+START_SECONDS = 90.0
 STOP_SECONDS = 20.0
 READY = re.compile(r"ready on (http://[\d.:]+)")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+PHOTOS = Path(__file__).resolve().parents[2] / "examples/images"
+CLASSES = {"astronaut": "astronaut", "cat": "cat", "coffee": "cup of coffee", "rocket": "rocket"}
+"""File of each photo to the class that it shows."""
 
 OpenPage = Callable[..., Page]
 
@@ -34,7 +42,7 @@ def find_browser() -> str:
     raise missing("no Chromium found: apt-get install chromium")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where a fresh service with the bundled backbone listens."""
     folder = tmp_path_factory.mktemp("service")
@@ -76,16 +84,55 @@ def open_page(browser: Browser, address: str) -> Iterator[OpenPage]:
     contexts = []
     errors: list[str] = []
 
-    def opened(width: int = 1200, height: int = 800, scheme: Literal["light", "dark"] = "light") -> Page:
+    def opened(at: str = "", width: int = 1200, height: int = 900, scheme: Literal["light", "dark"] = "light") -> Page:
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if "Refused" in message.text else None)
-        page.goto(address)
+        page.goto(f"{address}/{at}")
         return page
 
     yield opened
     for context in contexts:
         context.close()
     assert errors == []
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Views of the example photos: a zip to measure on, and folders of others to learn from."""
+
+    archive: Path
+    folders: Path
+
+
+@pytest.fixture(scope="package")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Labelled:
+    home = tmp_path_factory.mktemp("labelled")
+    dice = random.Random(1)
+    with zipfile.ZipFile(home / "test.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for stem, label in CLASSES.items():
+            with Image.open(PHOTOS / f"{stem}.jpg") as photo:
+                views = [view(photo.convert("RGB"), dice) for _ in range(6)]
+            folder = home / "support" / label.replace(" ", "_")
+            folder.mkdir(parents=True)
+            for place, data in enumerate(views[:2]):
+                (folder / f"{stem}-{place}.jpg").write_bytes(data)
+            for place, data in enumerate(views[2:]):
+                archive.writestr(f"test/{label.replace(' ', '_')}/{stem}-{place}.jpg", data)
+        archive.writestr("test/cat/broken.jpg", b"\xff\xd8\xff\xe0 nothing")
+        archive.writestr("__MACOSX/test/cat/._cat-0.jpg", b"left by an archiver")
+    return Labelled(home / "test.zip", home / "support")
+
+
+def view(photo: Image.Image, dice: random.Random) -> bytes:
+    """A piece of the photo, turned and of another brightness, so that some are hard."""
+    part = dice.uniform(0.35, 0.9)
+    width, height = int(photo.width * part), int(photo.height * part)
+    left, top = dice.randint(0, photo.width - width), dice.randint(0, photo.height - height)
+    piece = photo.crop((left, top, left + width, top + height)).rotate(dice.uniform(-15, 15)).resize((160, 160))
+    buffer = io.BytesIO()
+    ImageEnhance.Brightness(piece).enhance(dice.uniform(0.5, 1.5)).save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
