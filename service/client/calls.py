@@ -22,12 +22,14 @@ ProgressCallback = Callable[[str, float], None]
 """Is told status and progress (0 to 1) of an adaptation or a fit."""
 
 FINAL = frozenset({"ready", "failed", "awaiting-support"})
-IMAGE_LIMITS = frozenset({"max_image_bytes", "max_pixels", "max_side_ratio"})
 WATCH_SILENCE = 60.0
 """Seconds without any word after which a stream of events counts as broken; the service speaks every 15."""
 
 EVALUATION_PATIENCE = 600.0
 """Seconds that an evaluation may take."""
+
+
+IMAGE_LIMITS = frozenset({"max_image_bytes", "max_pixels", "max_side_ratio"})
 
 
 class ServiceProblem(Exception):
@@ -38,6 +40,12 @@ class ServiceProblem(Exception):
         self.problem = problem
         self.status = problem.status
         self.type = problem.type.rsplit("/", 1)[-1]
+
+    @property
+    def concerns_image(self) -> bool:
+        """Whether the image is at fault: the error of the only image of a request is the answer to the request."""
+        limit = (self.problem.model_extra or {}).get("limit")
+        return self.type in {"undecodable-image", "unsupported-type"} or limit in IMAGE_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +180,6 @@ def answer_of(outcome: httpx.Response | httpx.TransportError) -> httpx.Response:
 
 def unheard(status: str, progress: float) -> None:
     """For those who do not want to be told."""
-
-
-def concerns_image(failure: ServiceProblem) -> bool:
-    """Whether the image is at fault: the error of the only image of a request is the answer to the request."""
-    limit = (failure.problem.model_extra or {}).get("limit")
-    return failure.type in {"undecodable-image", "unsupported-type"} or limit in IMAGE_LIMITS
 
 
 def groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -116,7 +116,7 @@ class Client:
                 )
                 answers = answer.results
             except ServiceProblem as failure:
-                if len(group) > 1 or not calls.concerns_image(failure):
+                if len(group) > 1 or not failure.concerns_image:
                     raise
                 answers = [ImageAnswer(error=failure.problem)]
             yield from answers

@@ -1,34 +1,35 @@
-"""`selftpt classify`: files, folders and globs, either by a running service or in this process."""
+"""`selftpt classify`: files, folders and globs, by a running service or in this process; to the screen or to a file."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import sys
-from collections.abc import Iterator, Sequence
-from glob import glob
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.table import Table
 
-from service.client import Client
+from service.commands.batch import BatchClassifier, answers, run_batch
 from service.commands.display import bar, notes, progress, results, write_json
+from service.commands.label_sets import api_key_option
 from service.commands.labels import read_labels
+from service.commands.remote import open_remotely
+from service.commands.walking import walk
 from service.schemas import ImageAnswer
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-AT_ONCE = 16
 
 Row = tuple[Path, ImageAnswer]
 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True)
-@click.option("--labels", "text", help="Class names, separated by commas.")
+@click.option("--labels", "text", help="Class names, divided by commas, or a file with one per line.")
 @click.option("--labels-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="One name per line.")
 @click.option("--label-set", help="Id or name of a label set of the service (with --server).")
 @click.option("--server", envvar="SELFTPT_URL", help="Address of a running service.")
+@api_key_option
 @click.option("--local", is_flag=True, help="In this process; the default when no --server is given.")
 @click.option("--adapter", help="Method, for example self-tpt or zero-shot.")
 @click.option("--backbone", default="bundled", show_default=True, help="Backbone of a local run.")
@@ -37,6 +38,12 @@ Row = tuple[Path, ImageAnswer]
 @click.option("--wait", type=float, default=60.0, show_default=True, help="Seconds to wait for adapted prompts.")
 @click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write to this .parquet, .csv or .jsonl; for folders of any size, and goes on where it was stopped.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an --out that is there.")
 def classify(
     *,
     images: tuple[str, ...],
@@ -44,6 +51,7 @@ def classify(
     labels_file: Path | None,
     label_set: str | None,
     server: str | None,
+    api_key: str | None,
     local: bool,
     adapter: str | None,
     backbone: str,
@@ -52,75 +60,62 @@ def classify(
     wait: float,
     form: str,
     as_json: bool,
+    out: Path | None,
+    overwrite: bool,
 ) -> None:
-    """Classify IMAGES (files, folders, globs) among labels."""
-    files = found(images)
-    names = read_labels(text, labels_file)
+    """Classify IMAGES (files, folders, globs) among labels. An image that cannot be read has an error, and stops
+    nothing."""
+    names = names_of(text, labels_file)
     if bool(names) == bool(label_set):
         raise click.UsageError("give class names (--labels, --labels-file) or a --label-set")
-    if local or not server:
-        if not names:
-            raise click.UsageError("--label-set needs --server")
-        # Here, so that classifying by a service does not load torch.
-        from service.commands.local import classify_locally  # noqa: PLC0415
+    remote = bool(server) and not local
+    if label_set and not remote:
+        raise click.UsageError("--label-set needs --server")
 
-        rows = classify_locally(
-            files, names, backbone_name=backbone, device=device, adapter_name=adapter or "auto", top_k=top_k
-        )
-    else:
-        rows = classify_remotely(
-            files, server, labels=names, label_set=label_set, adapter=adapter, top_k=top_k, wait=wait
-        )
-    write(rows, "json" if as_json else form)
+    def opened() -> BatchClassifier[Any]:
+        if server and not local:
+            return open_remotely(server, api_key, names, label_set=label_set, adapter=adapter, top_k=top_k, wait=wait)
+        # Here, so that classifying by a service does not load torch.
+        from service.commands.local import open_locally  # noqa: PLC0415
+
+        return open_locally(names, backbone_name=backbone, device=device, adapter_name=adapter or "auto", top_k=top_k)
+
+    if out is None:
+        show(images, opened, "json" if as_json else form)
+        return
+    if out.exists() and not overwrite:
+        raise click.UsageError(f"{out} is there already: --overwrite replaces it")
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    place = {"server": server} if remote else {"backbone": backbone}
+    about = {"images": list(images), "labels": label_set or digest, "adapter": adapter, "top_k": top_k, **place}
+    found, failed = run_batch(images, out, about, opened)
+    notes().print(f"{found} images in {out}, {failed} of them with an error", soft_wrap=True)
+
+
+def names_of(text: str | None, file: Path | None) -> list[str]:
+    if text is not None and file is None and Path(text).is_file():
+        return read_labels(None, Path(text))
+    return read_labels(text, file)
+
+
+def show(images: Sequence[str], opened: Callable[[], BatchClassifier[Any]], form: str) -> None:
+    """All on the screen, once all are there. Exits with 1 when no image could be read."""
+    found = list({one.path: one for one in walk(images)}.values())
+    if not found:
+        raise click.UsageError("no image found")
+    classifier = opened()
+    rows: list[Row] = []
+    with progress(counted=True) as bars:
+        task = bars.add_task("classifying", total=len(found))
+        for group in answers(classifier, found):
+            rows += [(one.path, answer) for one, answer in group]
+            bars.advance(task, len(group))
+    classifier.close()
+    if classifier.pending:
+        notes().print("[yellow]some answers are plain zero-shot: the prompts were still being adapted[/yellow]")
+    write(rows, form)
     if all(answer.error for _, answer in rows):
         raise click.exceptions.Exit(1)
-
-
-def found(patterns: Sequence[str]) -> list[Path]:
-    """Image files, in the order of the arguments; a folder stands for the images below it."""
-    files: dict[Path, None] = {}
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            matches = sorted(entry for entry in path.rglob("*") if entry.suffix.lower() in SUFFIXES)
-        else:
-            matches = [path] if path.is_file() else sorted(map(Path, glob(pattern, recursive=True)))
-        if not matches:
-            raise click.UsageError(f"no image found for {pattern!r}")
-        files.update(dict.fromkeys(matches))
-    return list(files)
-
-
-def groups(files: Sequence[Path]) -> Iterator[list[Path]]:
-    waiting = iter(files)
-    while group := list(islice(waiting, AT_ONCE)):
-        yield group
-
-
-def classify_remotely(
-    files: Sequence[Path],
-    server: str,
-    *,
-    labels: Sequence[str],
-    label_set: str | None,
-    adapter: str | None,
-    top_k: int,
-    wait: float,
-) -> list[Row]:
-    rows: list[Row] = []
-    adapted, used = True, ""
-    with Client(server) as client, progress(counted=True) as bars:
-        task = bars.add_task("classifying", total=len(files))
-        for group in groups(files):
-            answer = client.classify(
-                *group, labels=labels or None, label_set=label_set, adapter=adapter, top_k=top_k, wait=wait
-            )
-            rows += zip(group, answer.results, strict=True)
-            adapted, used = adapted and answer.adapted, answer.adapter
-            bars.advance(task, len(group))
-    if not adapted and used != "zero-shot":
-        notes().print("[yellow]some answers are plain zero-shot: the prompts were still being adapted[/yellow]")
-    return rows
 
 
 def write(rows: Sequence[Row], form: str) -> None:

@@ -16,6 +16,7 @@ FINAL = {"ready", "failed", "awaiting-support"}
 server_option = click.option(
     "--server", envvar="SELFTPT_URL", default=DEFAULT_SERVER, show_default=True, help="Address of the service."
 )
+api_key_option = click.option("--api-key", envvar="SELFTPT_API_KEY", help="Key of the service, if it asks for one.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -18,8 +19,10 @@ from adapters.scoring import state_logits
 from service.commands.display import progress
 from service.schemas import ImageAnswer, Prediction, Problem
 
-AT_ONCE = 16
 UNREADABLE = 422
+
+Decoded = list[torch.Tensor | ImageAnswer]
+"""Pixels of an image, or its error."""
 
 
 @contextmanager
@@ -31,16 +34,52 @@ def plainly() -> Iterator[None]:
         raise click.ClickException(str(failure)) from failure
 
 
-def classify_locally(
-    files: Sequence[Path],
-    names: Sequence[str],
-    *,
-    backbone_name: str,
-    device: str,
-    adapter_name: str,
-    top_k: int,
-) -> list[tuple[Path, ImageAnswer]]:
-    rows: list[tuple[Path, ImageAnswer]] = []
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalClassifier:
+    """One label set, adapted, in this process. Images are decoded by any thread and scored by one."""
+
+    backbone: Backbone
+    adapter: Adapter
+    labels: LabelSet
+    state: ClassState
+    top_k: int
+
+    @property
+    def adapted(self) -> bool:
+        return self.state.info.get("chosen", self.adapter.name) != "zero-shot"
+
+    @property
+    def pending(self) -> bool:
+        return False
+
+    def prepare(self, files: Sequence[Path]) -> Decoded:
+        return [self._decoded(path) for path in files]
+
+    def finish(self, prepared: Decoded) -> list[ImageAnswer]:
+        """One pass over the images that can be read; the others carry their error."""
+        pixels = [one for one in prepared if isinstance(one, torch.Tensor)]
+        rows: Iterator[ImageAnswer] = iter(())
+        if pixels:
+            batch = torch.stack(pixels).to(self.backbone.device)
+            logits = state_logits(batch, self.state, self.adapter, self.backbone)
+            rows = iter(ranked(logits, self.labels, self.state, self.top_k))
+        return [next(rows) if isinstance(one, torch.Tensor) else one for one in prepared]
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _decoded(self, path: Path) -> torch.Tensor | ImageAnswer:
+        try:
+            with Image.open(path) as image:
+                return self.backbone.preprocess.pixels(ImageOps.exif_transpose(image))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as bad:
+            return unreadable(bad)
+
+
+def open_locally(
+    names: Sequence[str], *, backbone_name: str, device: str, adapter_name: str, top_k: int
+) -> LocalClassifier:
+    """Loads and adapts, and shows both."""
     with plainly(), progress() as bars:
         loading = bars.add_task(f"loading {backbone_name}", total=None)
         backbone = load_backbone(backbone_name, device=device)
@@ -49,33 +88,7 @@ def classify_locally(
         adapting = bars.add_task(f"adapting {len(names)} classes ({adapter.name})", total=1.0)
         labels = LabelSet.of(*names)
         state = adapter.adapt(labels, backbone, progress=lambda done: bars.update(adapting, completed=done))
-        bars.remove_task(adapting)
-        task = bars.add_task("classifying", total=len(files))
-        for start in range(0, len(files), AT_ONCE):
-            group = files[start : start + AT_ONCE]
-            rows += classify_group(group, backbone, labels, state, adapter, top_k=top_k)
-            bars.advance(task, len(group))
-    return rows
-
-
-def classify_group(
-    files: Sequence[Path], backbone: Backbone, labels: LabelSet, state: ClassState, adapter: Adapter, *, top_k: int
-) -> list[tuple[Path, ImageAnswer]]:
-    """One pass over the images that can be read; the others carry their error."""
-    pixels: dict[Path, torch.Tensor] = {}
-    errors: dict[Path, ImageAnswer] = {}
-    for path in files:
-        try:
-            with Image.open(path) as image:
-                pixels[path] = backbone.preprocess.pixels(ImageOps.exif_transpose(image))
-        except (OSError, ValueError, Image.DecompressionBombError) as failure:
-            errors[path] = unreadable(failure)
-    rows: list[ImageAnswer] = []
-    if pixels:
-        logits = state_logits(torch.stack(list(pixels.values())).to(backbone.device), state, adapter, backbone)
-        rows = ranked(logits, labels, state, top_k)
-    answers = dict(zip(pixels, rows, strict=True))
-    return [(path, answers[path] if path in answers else errors[path]) for path in files]
+        return LocalClassifier(backbone, adapter, labels, state, top_k)
 
 
 def ranked(logits: torch.Tensor, labels: LabelSet, state: ClassState, top_k: int) -> list[ImageAnswer]:
@@ -93,5 +106,6 @@ def ranked(logits: torch.Tensor, labels: LabelSet, state: ClassState, top_k: int
 
 
 def unreadable(failure: Exception) -> ImageAnswer:
-    problem = Problem(type="undecodable-image", title="Undecodable image", status=UNREADABLE, detail=str(failure))
+    detail = str(failure) or type(failure).__name__
+    problem = Problem(type="undecodable-image", title="Undecodable image", status=UNREADABLE, detail=detail)
     return ImageAnswer(error=problem)

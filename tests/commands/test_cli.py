@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from service.cli import COMMANDS, cli
-from service.commands.classify import found, write
+from service.commands.classify import write
 from service.commands.labels import option_value, read_labels
 from service.schemas import ImageAnswer, Prediction, Problem
 
@@ -78,17 +78,6 @@ def test_options_take_their_most_specific_type(text: str, value: object) -> None
 def test_an_option_without_a_value_is_refused() -> None:
     with pytest.raises(click.BadParameter, match="NAME=VALUE"):
         option_value("steps")
-
-
-def test_folders_files_and_globs_are_found_once() -> None:
-    files = found([str(IMAGES / "cat.jpg"), str(IMAGES), str(IMAGES / "*.jpg")])
-    assert files[0] == IMAGES / "cat.jpg"
-    assert len(files) == len(set(files)) == len(list(IMAGES.glob("*.jpg")))
-
-
-def test_nothing_found_is_said() -> None:
-    with pytest.raises(click.UsageError, match="no image found"):
-        found(["/nonexistent/*.jpg"])
 
 
 def test_classify_wants_exactly_one_source_of_labels() -> None:
