@@ -30,6 +30,7 @@ class ImageTower:
                  closed: str = "its image tower was not opened", visual: nn.Module | None = None) -> None:  # fmt: skip
         self._encode_image = encode_image
         self._engine: ImageEngine | None = None
+        self.kind = str(dtype)
         self.visual = visual
         self._mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, -1, 1, 1)
@@ -63,10 +64,11 @@ class ImageTower:
         x = pixels_B3SS.to(self.device).to(torch.float32).div(255)
         return x.sub(self._mean).div(self._std).to(self.dtype)
 
-    def run_by(self, engine: ImageEngine) -> ImageTower:
-        """The same tower, whose plain passes run in `engine`; whatever takes prompts or gives tokens stays in torch."""
+    def run_by(self, engine: ImageEngine, kind: str = "") -> ImageTower:
+        """The same tower, whose plain passes run in `engine`; whatever takes prompts or gives tokens stays in torch.
+        `kind` tells engines apart whose features differ."""
         tower = copy.copy(self)
-        tower._engine = engine
+        tower._engine, tower.kind = engine, kind
         return tower
 
     @torch.no_grad()

@@ -28,7 +28,8 @@ def with_engine(settings: Settings, backbone: Backbone) -> tuple[Backbone, Decis
     )  # fmt: skip
     if chosen.engine is None:
         return backbone, decision
-    return replace(backbone, image=backbone.image.run_by(chosen.engine)), decision
+    kind = f"{decision.engine} {decision.precision}"
+    return replace(backbone, image=backbone.image.run_by(chosen.engine, kind)), decision
 
 
 def wanted_engine(settings: Settings) -> Wanted:
