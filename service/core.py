@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import torch
@@ -13,6 +13,7 @@ from adapters.base import Adapter, InfoValue
 from adapters.clip import Backbone
 from adapters.pixels import FastResize
 from adapters.registry import METHODS, Method
+from adapters.text_features import TextFeatures
 from service.class_states.hot_states import HotStates
 from service.class_states.states import States
 from service.classifier import Classifier, Facts
@@ -34,6 +35,7 @@ from service.telemetry.collectors import device_memory
 from service.telemetry.device import DeviceWatch
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, Untraced
+from service.work_budget import WorkBudget
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +115,14 @@ def build_core(
     return of(DEFAULT_TENANT)
 
 
+def with_text_features(settings: Settings, backbone: Backbone) -> Backbone:
+    """The backbone, whose text tower remembers what label sets share."""
+    if settings.text_bytes == 0:
+        return backbone
+    features = TextFeatures(settings.text_bytes, fingerprint=f"{backbone.fingerprint}:{backbone.precision}")
+    return replace(backbone, text=backbone.text.remembering(features))
+
+
 def builder(backbone: Backbone) -> BuildAdapter:
     def build(name: str, options: Mapping[str, InfoValue]) -> Adapter:
         return create_adapter(name, backbone, options)
@@ -173,6 +183,7 @@ def build_states(
         max_adaptations=settings.max_adaptations,
         place=engine.place,
         turns=stores.turns,
+        budget=WorkBudget(settings.max_adapt_seconds),
     )
 
 

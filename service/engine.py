@@ -144,6 +144,11 @@ class LocalEngine:
         assert isinstance(state, ClassState)
         return state
 
+    async def text_speed(self) -> float:
+        """Seconds that a prompt takes in the text tower, measured now."""
+        seconds = await self.batcher.run(FALLBACK_LEVEL, lambda checkpoint: self._backbone.text.seconds_per_prompt())
+        return float(seconds)
+
     def place(self, state: ClassState) -> ClassState:
         """The state with what scoring needs on the device, so that no batch has to carry it there."""
         device = self._backbone.device

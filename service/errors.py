@@ -132,6 +132,11 @@ class Unprocessable(ServiceError):
     title = "Unprocessable request"
 
 
+class OverBudget(Unprocessable):
+    slug = "over-budget"
+    title = "More work than this deployment may spend"
+
+
 class ImageError(Unprocessable):
     slug = "undecodable-image"
     title = "Undecodable image"

@@ -139,6 +139,12 @@ class LabelSets:
         plan = self.plan(record)
         return plan.held or await self.states.known(plan.want)
 
+    def seconds_left(self, record: Record, snapshot: Snapshot) -> float | None:
+        """An estimate of when the label set is ready: 0 when it is, None if nobody can tell."""
+        if snapshot.status not in {"queued", "adapting"}:
+            return 0.0 if snapshot.status == "ready" else None
+        return self.states.seconds_left(self.plan(record).want, snapshot)
+
     async def resume(self) -> int:
         """Adapts, one after the other, every record that has no class state. Returns how many were begun."""
         after: str | None = ""

@@ -164,7 +164,7 @@ class Planner:
             raise Unprocessable(f"adapter {name!r} learns from support images: upload a label set", field="adapter")
         adapter = self.adapter(name, options)
         pay_class_steps(len(labels.classes), steps_of(adapter))
-        wants = self._own_wants(labels, adapter)
+        wants = self._own_wants(labels, adapter, optional=self.is_auto(name))
         return self._remember(
             key, Plan(record_id(labels, adapter.name, options), adapter.name, wants[0], tuple(wants[1:] or wants))
         )
@@ -172,7 +172,7 @@ class Planner:
     def _of(self, record: Record) -> Plan:
         own = self.adapter(record.adapter, record.options)
         learns = self.support_needed(record.adapter, record.options)
-        wants = self._own_wants(record.labels, own)[1 if learns else 0 :]
+        wants = self._own_wants(record.labels, own, optional=record.auto)[1 if learns else 0 :]
         fits = [fit for fit in (record.fit, record.fit and record.fit.former) if fit is not None and fit.error is None]
         wants = [*(self._fit_want(record, fit) for fit in fits), *wants]
         name, held = record.adapter, None
@@ -183,11 +183,11 @@ class Planner:
             held = Snapshot("awaiting-support")
         return Plan(record.id, name, wants[0], tuple(wants[1:] or wants), held)
 
-    def _own_wants(self, labels: LabelSet, adapter: Adapter) -> list[Want]:
+    def _own_wants(self, labels: LabelSet, adapter: Adapter, *, optional: bool = False) -> list[Want]:
         """Without support images; zero-shot last."""
         fallback = adapter if adapter.name == ZERO_SHOT else self._build(ZERO_SHOT, {})
         adapters = [adapter] if fallback is adapter else [adapter, fallback]
-        return [Want(self._state_key(one, labels), labels, one) for one in adapters]
+        return [Want(self._state_key(one, labels), labels, one, optional=optional) for one in adapters]
 
     def _fit_want(self, record: Record, fit: Fit) -> Want:
         adapter = self.few_shot(fit.adapter, fit.options)

@@ -32,7 +32,7 @@ class ReadinessCheck:
             return self._found
 
     async def _check(self) -> Readiness:
-        checks = [self._accepting(), await self._device(), await self._store()]
+        checks = [self._accepting(), *self._preloaded(), await self._device(), await self._store()]
         failed = any(check.status == "failed" for check in checks)
         degraded = any(check.status == "degraded" for check in checks)
         self.runtime.metrics.ready.set(not failed)
@@ -42,6 +42,15 @@ class ReadinessCheck:
         if self.runtime.draining:
             return Check(name="accepting", status="failed", detail="the service is shutting down")
         return Check(name="accepting", status="ok")
+
+    def _preloaded(self) -> list[Check]:
+        preload = self.runtime.preload
+        if preload is None or not (preload.waiting or preload.failed):
+            return []
+        if preload.waiting:
+            return [Check(name="preload", status="failed", detail=f"{len(preload.waiting)} label sets to go")]
+        detail = "; ".join(f"{one}: {error}" for one, error in preload.failed.items())
+        return [Check(name="preload", status="degraded", detail=detail)]
 
     async def _device(self) -> Check:
         try:

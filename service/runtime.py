@@ -12,14 +12,16 @@ from adapters.engines.base import Decision
 from adapters.errors import AdapterError
 from adapters.registry import METHODS, Method
 from service.classifier import Admission
-from service.core import Core, build_core
+from service.core import Core, build_core, with_text_features
+from service.engine import LocalEngine
 from service.errors import NotReady, ServiceError
 from service.image_engine import with_engine
 from service.plans import BuildAdapter
+from service.preload import Preload
 from service.security.keyring import Keyring
 from service.security.keys import DEFAULT_TENANT
 from service.served_engine import OpenEngine
-from service.settings import Settings, unknown_variables
+from service.settings import Settings, listed, unknown_variables
 from service.stores import Stores, Watch, open_stores
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, Untraced
@@ -62,6 +64,8 @@ class Runtime:
         self._core: Core | None = None
         self._resuming: asyncio.Task[None] | None = None
         self._sampling: asyncio.Task[None] | None = None
+        self.preload: Preload | None = None
+        self._preloading: asyncio.Task[None] | None = None
 
     @property
     def core(self) -> Core:
@@ -99,7 +103,7 @@ class Runtime:
             backbone, self.engine_decision = await asyncio.to_thread(with_engine, self.settings, loaded)
         core = build_core(
             self.settings,
-            backbone,
+            with_text_features(self.settings, backbone),
             stores,
             self.metrics,
             tracing=self.tracing,
@@ -110,6 +114,10 @@ class Runtime:
         self._core = core  # before the probe, so that `stop` finds it whatever happens
         core.engine.start()
         await core.engine.probe()
+        if isinstance(core.engine, LocalEngine):
+            core.label_sets.states.budget.calibrate(await core.engine.text_speed())
+        self.preload = Preload(core.label_sets, sorted(listed(self.settings.preload)))
+        self._preloading = asyncio.get_running_loop().create_task(self.preload.run())
         self._resuming = asyncio.get_running_loop().create_task(self._resume(core))
         self._sampling = asyncio.get_running_loop().create_task(self.window.run(self._ask_store))
         _log.info("ready", extra={"backbone": backbone.name, "device": str(backbone.device)})
@@ -122,7 +130,7 @@ class Runtime:
 
     async def stop(self) -> None:
         self.drain()
-        ending = [task for task in (self._resuming, self._sampling) if task is not None]
+        ending = [task for task in (self._resuming, self._sampling, self._preloading) if task is not None]
         for task in ending:
             task.cancel()
         if ending:

@@ -133,7 +133,8 @@ class FitAnswer(BaseModel):
 
 
 class LabelSetAnswer(LabelSetSummary):
-    """`seconds`, `bytes` and `info` are of the class state, so they are empty until the label set is ready."""
+    """`seconds`, `bytes` and `info` are of the class state, so they are empty until the label set is ready.
+    `estimated_seconds` are left until it is; null if nobody can tell."""
 
     options: dict[str, OptionValue]
     classes: list[str]
@@ -144,6 +145,7 @@ class LabelSetAnswer(LabelSetSummary):
     version: str
     info: dict[str, OptionValue]
     fit: FitAnswer | None = None
+    estimated_seconds: float | None = None
     error: str | None = None
 
 

@@ -63,6 +63,8 @@ class Settings(BaseSettings):
     state_ttl_seconds: int = Field(30 * 86400, ge=0, description="Unused class states are dropped then; 0 = never")
     memory_bytes: int = Field(256 * MIB, ge=0, description="Encoded states kept in front of the durable store")
     hot_bytes: Bytes = Field(512 * MIB, description="Decoded states kept ready for scoring")
+    text_bytes: int = Field(128 * MIB, ge=0, description="Text features of classes kept for other label sets")
+    preload: str | None = Field(None, description="Label sets to load before readiness: ids, names, files; with commas")
 
     api_keys_file: Path | None = Field(None, description="Who may do what; without it everybody may do everything")
     allow_anonymous: bool = Field(False, description="Listen beyond this machine although no keys are asked for")
@@ -100,6 +102,7 @@ class Settings(BaseSettings):
     max_support_bytes: Bytes = Field(512 * MIB, description="Support images of one label set, as uploaded")
     max_caption_characters: Count = 2000
     max_fit_seconds: float = Field(1800.0, gt=0, le=86400, description="Longest deadline of a fit, and its default")
+    max_adapt_seconds: float = Field(900.0, gt=0, description="Longer adaptations are not begun; zero-shot serves")
     max_evaluation_images: Count = 2000
     max_archive_bytes: Bytes = Field(512 * MIB, description="What a zip archive may unpack to")
     max_archive_ratio: float = Field(100.0, ge=1, description="Unpacked over packed size of one file in an archive")

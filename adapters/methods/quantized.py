@@ -79,6 +79,10 @@ class Quantized:
         """Optimisation steps, the host's where none were asked for."""
         return self._host.settings.steps
 
+    def prompts(self, labels: LabelSet) -> int | None:
+        """Passes through the text tower, of a host that learns from the names alone."""
+        return self._host.prompts(labels) if isinstance(self._host, SelfTPT) else None
+
     def needs(self, state: ClassState) -> ImageNeeds:
         return needs_of(state)
 

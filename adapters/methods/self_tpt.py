@@ -192,6 +192,14 @@ class SelfTPT:
     def needs(self, state: ClassState) -> ImageNeeds:
         return PLAIN
 
+    def prompts(self, labels: LabelSet) -> int:
+        """Passes through the text tower; one with its gradient counts three, for what was not held one more."""
+        settings, texts = self.settings, len(named_texts(labels).texts)
+        step = min(settings.class_batch, texts) * len(POSITIONS)
+        learnt = settings.steps * step * (3 if step <= settings.chunk else 4) if len(labels.classes) > 1 else 0
+        views = len(POSITIONS) if settings.views == "mean" else 1
+        return learnt + texts * (views * (2 if settings.anchor > 0 else 1) + len(self._hand_templates(labels)))
+
     def adapt(
         self,
         labels: LabelSet,

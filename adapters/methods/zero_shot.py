@@ -35,6 +35,10 @@ class ZeroShot:
     def needs(self, state: ClassState) -> ImageNeeds:
         return PLAIN
 
+    def prompts(self, labels: LabelSet) -> int:
+        """Passes through the text tower."""
+        return len(named_texts(labels).texts) * len(labels.templates or self._templates)
+
     def adapt(
         self,
         labels: LabelSet,

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from adapters.errors import AdapterError
-from service.errors import ComputeError, DeadlineExceeded
+from service.errors import ComputeError, DeadlineExceeded, OverBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Failures:
 
     def note(self, key: str, error: Exception) -> None:
         """Keeps what lies in the label set or the method; a full queue or a shutdown says nothing about a key."""
-        if not isinstance(error, (AdapterError, ComputeError, DeadlineExceeded)):
+        if not isinstance(error, (AdapterError, ComputeError, DeadlineExceeded, OverBudget)):
             return
         former = self._failures.pop(key, None)
         count = former.count + 1 if former else 1

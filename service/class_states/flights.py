@@ -11,6 +11,7 @@ from typing import Literal
 import anyio
 
 from adapters.base import Adapter, ClassState, LabelSet, Support
+from service.errors import OverBudget
 
 PROGRESS_EVERY = 0.05
 """Seconds between two progress reports of one adaptation."""
@@ -21,13 +22,15 @@ Status = Literal["queued", "adapting", "ready", "failed", "awaiting-support"]
 @dataclass(frozen=True, slots=True, eq=False)
 class Want:
     """A class state that somebody wants, and the key under which it is found again. `support` fetches the images it is
-    learnt from; `deadline` is how many seconds computing it may take, waiting included."""
+    learnt from; `deadline` is how many seconds computing it may take, waiting included. `optional`: the service itself
+    chose the method, so that declining it for its cost is an answer and no failure."""
 
     key: str
     labels: LabelSet
     adapter: Adapter
     support: Callable[[], Awaitable[Support]] | None = None
     deadline: float | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,14 @@ class Snapshot:
     status: Status
     progress: float = 0.0
     error: str | None = None
+    declined: str | None = None
+    """Why the service serves plain zero-shot for good, where it chose so."""
+
+    @classmethod
+    def failed(cls, want: Want, progress: float, failure: Exception) -> Snapshot:
+        if isinstance(failure, OverBudget) and want.optional:
+            return cls("ready", 1.0, declined=str(failure))
+        return cls("failed", progress, str(failure))
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +64,8 @@ class Flight:
     also: Callable[[float], None] | None = None
     """Hears of progress, too."""
     since: float = field(default_factory=time.perf_counter)
+    begun: float | None = None
+    """When its work began on the device."""
     _pulse: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -66,6 +79,7 @@ class Flight:
 
     def advance(self, fraction: float) -> None:
         if not self.final:
+            self.begun = self.begun or time.perf_counter()
             self._become(Snapshot("adapting", max(self.snapshot.progress, min(fraction, 1.0))))
             if self.also is not None:
                 self.also(self.snapshot.progress)
@@ -78,7 +92,7 @@ class Flight:
         if self.final:
             return
         self.failure = failure
-        self._become(Snapshot("failed", self.snapshot.progress, str(failure)))
+        self._become(Snapshot.failed(self.want, self.snapshot.progress, failure))
 
     def release(self) -> None:
         self.released = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -16,7 +17,7 @@ from service.class_states.flights import Flight, Reporter, Snapshot, Want, settl
 from service.class_states.hot_states import HotStates
 from service.class_states.kept_states import KeptStates
 from service.class_states.shared_work import CANCELLED, SharedWork, end
-from service.engine import Engine
+from service.engine import Engine, level_of
 from service.errors import (
     ComputeError,
     DeadlineExceeded,
@@ -29,6 +30,7 @@ from service.stores import Store
 from service.stores.turns import Alone, Claim, Turns
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, Untraced
+from service.work_budget import WorkBudget
 
 _log = logging.getLogger(__name__)
 
@@ -52,8 +54,11 @@ class States:
         failures: Failures | None = None,
         tracing: Tracing | None = None,
         turns: Turns | None = None,
+        budget: WorkBudget | None = None,
     ) -> None:
-        """`place` readies a state for scoring, e.g. by moving it to the device."""
+        """`place` readies a state for scoring, e.g. by moving it to the device. Without a `budget` nothing is too
+        much."""
+        self.budget = budget or WorkBudget(math.inf)
         self._engine = engine
         self._kept = KeptStates(store, metrics)
         self._shared = SharedWork(turns, Alone(store.put), self._kept.load, metrics)
@@ -116,10 +121,18 @@ class States:
             return flight.snapshot
         failure = self._failures.last(want.key)
         if failure is not None:
-            return Snapshot("failed", 0.0, str(failure))
+            return Snapshot.failed(want, 0.0, failure)
         if await self._stored(want) is not None:
             return Snapshot("ready", 1.0)
         return await self._shared.look(want.key) or Snapshot("queued")
+
+    def seconds_left(self, want: Want, snapshot: Snapshot) -> float | None:
+        """An estimate for a state that is on its way, waiting for others included; None if nobody can tell."""
+        flight, level = self._flights.get(want.key), level_of(want.labels, want.adapter)
+        ahead = [one for one in self.under_way if level_of(one.want.labels, one.want.adapter) <= level]
+        if flight in ahead:
+            ahead = ahead[: ahead.index(flight)]
+        return self.budget.seconds_left(want, snapshot, flight.begun if flight is not None else None, ahead)
 
     async def load(self, want: Want) -> ClassState | None:
         """The state if it is hot or stored."""
@@ -162,6 +175,7 @@ class States:
                 self._finish(flight, state)
                 return
             flight.missed()
+            self.budget.check(want)
             found = await self._shared.outcome(flight)
             if isinstance(found, ClassState):
                 self._finish(flight, found)
@@ -213,6 +227,7 @@ class States:
             with self._tracing.adaptation(want.key, want.adapter.name, len(want.labels.classes)):
                 state = await self._computed(want, started)
             outcome = "ready"
+            self.budget.learn(want, time.perf_counter() - started.at)
             return state
         except asyncio.CancelledError:
             outcome = "cancelled"

@@ -50,10 +50,12 @@ class AnnouncingServer(uvicorn.Server):
 @click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Folder of the embedded store.")
 @click.option("--redis-url", help="Keep label sets and class states in Redis instead.")
 @click.option("--insecure", "allow_anonymous", is_flag=True, default=None, help="Let others in without API keys.")
+@click.option("--preload", multiple=True, help="Label set to load before readiness: id, name or file; repeatable.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
-def serve(**options: object) -> None:
+def serve(preload: tuple[str, ...], **options: object) -> None:
     """Start the service. Options that are not given come from SELFTPT_* variables."""
     keep_large_blocks()
+    options["preload"] = ",".join(preload) or None
     settings = Settings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]  # click's values are checked by Settings itself
     if settings.log_level != "debug":
         logging.getLogger().addFilter(is_ours_or_matters)

@@ -16,6 +16,7 @@ from service.errors import ServiceError
 from service.http.deps import CoreDep, WaitDep
 from service.http.prefer import applied
 from service.http.problems import problem_answers
+from service.plans import ZERO_SHOT
 from service.records import Fit, Record
 from service.routes.bodies import read_json
 from service.schemas import ClassEntry, LabelSetAnswer, LabelSetPage, LabelSetRequest
@@ -162,6 +163,8 @@ async def accepted(core: Core, record: Record, *, working: bool, wait: int) -> R
     """The label set after up to `wait` seconds of whatever was begun for it; 202 when something was."""
     if wait:
         await core.label_sets.flight(record).settled(wait)
+    elif working:
+        await core.label_sets.flight(record).answered()  # what will not be done for its cost is known by then
     headers = {"Location": f"/v1/label-sets/{record.id}", **applied(wait)}
     return JSONResponse(await shown(core, record), 202 if working else 200, headers)
 
@@ -174,6 +177,7 @@ async def shown(core: Core, record: Record) -> dict[str, Any]:
     answer |= {"options": dict(options), "classes": names, "templates": list(record.labels.templates)}
     answer |= {"seconds": None, "bytes": None, "fingerprint": core.backbone.fingerprint, "version": "", "info": {}}
     answer |= {"fit": None if record.fit is None else shown_fit(record.fit)}
+    answer |= {"estimated_seconds": estimated(core, record, snapshot)}
     if snapshot.error is not None:
         return answer | {"error": snapshot.error}
     want = core.label_sets.plan(record).want
@@ -182,8 +186,16 @@ async def shown(core: Core, record: Record) -> dict[str, Any]:
     if state is not None and snapshot.status == "ready":
         answer |= {"seconds": state.info.get("seconds"), "bytes": state.nbytes, "info": dict(state.info)}
     if record.auto and record.fit is None:
-        answer["info"] = {**answer["info"], "chosen": record.adapter, "auto_reason": NO_SUPPORT}
+        chosen = ZERO_SHOT if snapshot.declined else record.adapter
+        answer["info"] = {**answer["info"], "chosen": chosen, "auto_reason": snapshot.declined or NO_SUPPORT}
     return answer
+
+
+def estimated(core: Core, record: Record, snapshot: Snapshot) -> float | None:
+    if snapshot.status == "failed":
+        return None
+    seconds = core.label_sets.seconds_left(record, snapshot)
+    return None if seconds is None else round(seconds, 2)
 
 
 def shown_fit(fit: Fit) -> dict[str, Any]:
