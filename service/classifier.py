@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
 
-from adapters.base import ImageNeeds
-from service.decode import Decoder
 from service.engine import Engine, Scores
-from service.errors import DeadlineExceeded, LimitExceeded, Overloaded, ServiceError, Unprocessable
+from service.errors import DeadlineExceeded, LimitExceeded, ServiceError, Unprocessable
 from service.http.problems import problem_document, refusal_reason
+from service.image_scores import ImageScores, Question
 from service.images import Call, Upload
 from service.label_sets import LabelSets
 from service.plans import Plan, Served
 from service.schemas import ClassifyOptions
-from service.scoring import ImageJob
-from service.security.callers import pay_images
+from service.security.callers import current_caller, pay_images
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, Untraced
-
-MANY_VIEWS_HELD = 4
-"""Images of more than one view that are decoded ahead of the device: each is as large as a batch."""
-
-
-@dataclass(slots=True)
-class Admission:
-    """Counts the requests being worked on; one too many is refused before its body is read."""
-
-    max_in_flight: int
-    metrics: Metrics
-    running: int = 0
-
-    def __enter__(self) -> None:
-        if self.running >= self.max_in_flight:
-            raise Overloaded(f"{self.running} requests are being worked on", reason="in_flight")
-        self.running += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.running -= 1
+from service.work_queue import Asker
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +46,7 @@ class Classifier:
         self,
         label_sets: LabelSets,
         engine: Engine,
-        decoder: Decoder,
+        image_scores: ImageScores,
         *,
         metrics: Metrics,
         facts: Facts,
@@ -76,30 +56,34 @@ class Classifier:
     ) -> None:
         self._label_sets = label_sets
         self._engine = engine
-        self._decoder = decoder
+        self._image_scores = image_scores
         self._metrics = metrics
         self._tracing = tracing or Untraced()
         self._facts = facts
         self._max_top_k = max_top_k
         self._timeout = timeout
-        self._many_views = asyncio.Semaphore(MANY_VIEWS_HELD)
 
-    async def classify(self, call: Call, *, wait: float, stages: dict[str, float]) -> Outcome:
-        """`wait`: seconds to wait for the adapted state. Raises `ServiceError` for what concerns the whole call."""
-        with anyio.move_on_after(self._timeout + wait):
-            return await self._classify(call, wait, stages)
-        raise DeadlineExceeded(f"not done within {self._timeout + wait:g} s")
+    async def classify(
+        self, call: Call, *, wait: float, stages: dict[str, float], patience: float | None = None
+    ) -> Outcome:
+        """`wait`: seconds to wait for the adapted state. `patience`: seconds after which the caller has no use for the
+        answer. Raises `ServiceError` for what concerns the whole call."""
+        allowed = self._timeout + wait if patience is None else min(patience, self._timeout + wait)
+        asker = Asker(current_caller.get().id, time.perf_counter() + allowed)
+        with anyio.move_on_after(allowed):
+            return await self._classify(call, wait, stages, asker)
+        raise DeadlineExceeded(f"not done within {allowed:g} s")
 
-    async def _classify(self, call: Call, wait: float, stages: dict[str, float]) -> Outcome:
+    async def _classify(self, call: Call, wait: float, stages: dict[str, float], asker: Asker) -> Outcome:
         options = call.options
         if options.top_k > self._max_top_k:
             raise LimitExceeded("max_top_k", self._max_top_k, actual=options.top_k, field="top_k")
-        self._engine.admit(len(call.images))
+        self._engine.admit(len(call.images), asker)
         pay_images(len(call.images))
         with self._metrics.stage("resolve", stages):
             served = await self._label_sets.serve(await self._plan(options), wait=wait)
         self._tracing.served(served.key)
-        outcomes = await self._outcomes(call, served, stages)
+        outcomes = await self._outcomes(call, served, stages, asker)
         self._record_device(outcomes, stages)
         began = time.perf_counter()
         results = [
@@ -110,26 +94,17 @@ class Classifier:
         failure = first if len(outcomes) == 1 and isinstance(first, ServiceError) else None
         return Outcome(self._answer(served, results), failure, stages)
 
-    async def _outcomes(self, call: Call, served: Served, stages: dict[str, float]) -> list[Scores | ServiceError]:
+    async def _outcomes(
+        self, call: Call, served: Served, stages: dict[str, float], asker: Asker
+    ) -> list[Scores | ServiceError]:
         needs = served.adapter.needs(served.state)
-        if needs.scored_by and call.options.scores == "independent":
+        options = call.options
+        if needs.scored_by and options.scores == "independent":
             raise Unprocessable(f"adapter {served.adapter.name!r} has no independent scores", field="scores")
-        if needs.views > 1:
-            return await asyncio.gather(
-                *(self._with_views(image, served, needs, call.options) for image in call.images)
-            )
-        with self._metrics.stage("decode", stages):
-            decoded = await asyncio.gather(*(self._job(image, served, needs, call.options) for image in call.images))
-        scored = iter(await self._engine.classify([job for job in decoded if isinstance(job, ImageJob)]))
-        return [next(scored) if isinstance(job, ImageJob) else job for job in decoded]
-
-    async def _with_views(
-        self, image: Upload, served: Served, needs: ImageNeeds, options: ClassifyOptions
-    ) -> Scores | ServiceError:
-        """Holds few images at a time, since each is many."""
-        async with self._many_views:
-            job = await self._job(image, served, needs, options)
-            return (await self._engine.classify([job]))[0] if isinstance(job, ImageJob) else job
+        several = needs.views > 1  # whose decoding and scoring take turns
+        decoding = nullcontext if several else partial(self._metrics.stage, "decode", stages)
+        question = Question(served, needs, options.top_k, options.scores, asker, decoding)
+        return await self._image_scores.of(call.images, question)
 
     async def _plan(self, options: ClassifyOptions) -> Plan:
         if (options.labels is None) == (options.label_set is None):
@@ -141,18 +116,6 @@ class Classifier:
         assert options.label_set is not None
         record = await self._label_sets.find(options.label_set)
         return self._label_sets.plan(record, options.adapter)
-
-    async def _job(
-        self, image: Upload, served: Served, needs: ImageNeeds, options: ClassifyOptions
-    ) -> ImageJob | ServiceError:
-        if image.error is not None:
-            return image.error
-        try:
-            pixels = await self._decoder.pixels(image.data, needs.views)
-        except ServiceError as error:
-            return error
-        caller = self._tracing.here()
-        return ImageJob(pixels, served.state, needs, options.top_k, options.scores, served.adapter, caller=caller)
 
     def _record_device(self, outcomes: list[Scores | ServiceError], stages: dict[str, float]) -> None:
         """The images of one request go together, so the longest of each stage is the request's."""

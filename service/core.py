@@ -18,9 +18,11 @@ from service.class_states.hot_states import HotStates
 from service.class_states.states import States
 from service.classifier import Classifier, Facts
 from service.decode import Decoder, ImageLimits
+from service.embeddings import Embeddings, embedding_space
 from service.engine import LocalEngine
 from service.evaluation import Evaluator
 from service.fits import Fits, SupportReader
+from service.image_scores import ImageScores
 from service.label_limits import LabelLimits
 from service.label_sets import LabelSets
 from service.plans import BuildAdapter, Planner
@@ -71,6 +73,8 @@ def build_core(
     tracing = tracing or Untraced()
     engine = (open_engine or build_engine)(settings, backbone, metrics, tracing)
     decoder = build_decoder(settings, backbone)
+    embeddings = build_embeddings(settings, backbone, decoder, stores, metrics)
+    image_scores = ImageScores(engine, decoder, embeddings, tracing=tracing)
     states = build_states(settings, engine, stores, metrics, tracing)
     cores: dict[str, Core] = {}
 
@@ -101,7 +105,7 @@ def build_core(
         classifier = Classifier(
             label_sets,
             engine,
-            decoder,
+            image_scores,
             metrics=metrics,
             tracing=tracing,
             facts=Facts(backbone.name, backbone.source_prompts),
@@ -109,7 +113,7 @@ def build_core(
             timeout=settings.request_timeout,
         )
         fits = Fits(label_sets, max_seconds=settings.max_fit_seconds)
-        evaluator = Evaluator(label_sets, engine, decoder, limits=settings)
+        evaluator = Evaluator(label_sets, image_scores, limits=settings)
         return Core(backbone, engine, label_sets, classifier, decoder, fits, evaluator, of, cores)
 
     return of(DEFAULT_TENANT)
@@ -168,6 +172,18 @@ def build_decoder(settings: Settings, backbone: Backbone) -> Decoder:
         max_decoded_bytes=settings.max_decoded_bytes,
         apply_exif=settings.exif == "apply",
         fast=FastResize.like(backbone.preprocess) if settings.preprocess == "fast" else None,
+    )
+
+
+def build_embeddings(
+    settings: Settings, backbone: Backbone, decoder: Decoder, stores: Stores, metrics: Metrics
+) -> Embeddings:
+    return Embeddings(
+        embedding_space(backbone, decoder.version),
+        backbone.embed_dim,
+        max_bytes=settings.embedding_bytes,
+        metrics=metrics,
+        shared=stores.cache if settings.share_embeddings else None,
     )
 
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from adapters.base import PLAIN, Adapter, ClassState, ImageNeeds, LabelSet, Progress, Support
+from adapters.base import PLAIN, Adapter, ClassState, LabelSet, Progress, Support
 from adapters.clip import Backbone
 from adapters.scoring import image_features
 from service.batcher import Batcher
 from service.errors import ComputeError, ServiceError
-from service.scoring import ImageJob, own_scores, score_batch
-from service.work_queue import Checkpoint
+from service.scoring import ImageJob, Kind, own_scores, score_batch
+from service.work_queue import ANYBODY, Asker, Checkpoint
 
 SMALL_LABEL_SET = 128
 """Up to so many classes an adaptation goes before larger ones."""
+
+EMBEDDED_FACTOR = 16
+"""Images that come as features need no tower pass: so many of them count as one."""
 
 FALLBACK_LEVEL, SMALL_LEVEL, LARGE_LEVEL = 1, 2, 3
 
@@ -45,6 +49,8 @@ class Scores:
     scores: list[float]
     cosines: list[float]
     timing: Timing
+    features: Tensor | None = field(default=None, repr=False, compare=False)
+    """The image's own, float32 [D] on the CPU: those of an image without views and prompts."""
 
 
 class Watch(Protocol):
@@ -62,12 +68,13 @@ class Watch(Protocol):
 class Engine(Protocol):
     """The seam between the front end and whatever owns a device."""
 
-    def admit(self, count: int) -> None:
-        """Raises `Overloaded` when `count` more images would be too many."""
+    def admit(self, count: int, asker: Asker = ANYBODY) -> None:
+        """Raises `Overloaded` when `count` more images would be too many, or too late for the asker."""
         ...
 
     async def classify(self, jobs: Sequence[ImageJob]) -> list[Scores | ServiceError]:
-        """One outcome per job, in order; one image's failure is its own. The jobs of one call share their needs."""
+        """One outcome per job, in order; one image's failure is its own. The jobs of one call are of one kind and have
+        one asker."""
         ...
 
     async def adapt(
@@ -94,10 +101,11 @@ class LocalEngine:
         self._threads = threads
         self._watch = watch
         self._progressed = time.perf_counter()
-        self.batcher: Batcher[ImageNeeds, ImageJob, Scores] = Batcher(
+        self.batcher: Batcher[Kind, ImageJob, Scores] = Batcher(
             self._run_batch,
-            max_batch=lambda needs: max(1, max_batch // needs.views),
+            max_batch=lambda kind: max(1, (EMBEDDED_FACTOR if kind[1] else 1) * max_batch // kind[0].views),
             max_waiting=max_waiting,
+            cost=lambda kind: 1 / EMBEDDED_FACTOR if kind[1] else float(kind[0].views),
             prepare=self._prepare_thread,
         )
 
@@ -107,8 +115,8 @@ class LocalEngine:
     async def stop(self, *, timeout: float = 10.0) -> None:
         await self.batcher.stop(timeout=timeout)
 
-    def admit(self, count: int) -> None:
-        self.batcher.admit(count)
+    def admit(self, count: int, asker: Asker = ANYBODY) -> None:
+        self.batcher.admit(count, asker)
 
     async def classify(self, jobs: Sequence[ImageJob]) -> list[Scores | ServiceError]:
         return await self._submit(jobs, urgent=False)
@@ -163,7 +171,7 @@ class LocalEngine:
     async def _submit(self, jobs: Sequence[ImageJob], *, urgent: bool) -> list[Scores | ServiceError]:
         if not jobs:
             return []
-        outcomes = await self.batcher.submit(jobs[0].needs, jobs, urgent=urgent)
+        outcomes = await self.batcher.submit(jobs[0].kind, jobs, jobs[0].asker, urgent=urgent)
         assert all(isinstance(outcome, (Scores, ServiceError)) for outcome in outcomes)
         return outcomes  # type: ignore[return-value]  # asserted above; the batcher only makes ServiceErrors
 
@@ -183,18 +191,18 @@ class LocalEngine:
         torch.get_num_threads()  # torch's own first-use initialisation must not come later and undo the next line
         torch.set_num_threads(self._threads)
 
-    def _run_batch(self, needs: ImageNeeds, jobs: Sequence[ImageJob]) -> list[Scores | Exception]:
+    def _run_batch(self, kind: Kind, jobs: Sequence[ImageJob]) -> list[Scores | Exception]:
+        needs, embedded = kind
         began = time.perf_counter()
-        collate = 0.0
+        collate = forward = 0.0
+        features_BD: Tensor | None = None
         if needs.scored_by:
             outcomes, forward = own_scores(jobs, self._backbone), time.perf_counter() - began
         else:
             assert needs.views == 1, "views are for methods that score images themselves"
             pixels = torch.stack([job.pixels for job in jobs])
             collate = time.perf_counter() - began
-            features_BD = image_features(pixels, [job.state for job in jobs], self._backbone)
-            if features_BD.is_cuda:
-                torch.cuda.synchronize(features_BD.device)
+            features_BD = self._features(pixels, jobs, embedded=embedded)
             forward = time.perf_counter() - began - collate
             outcomes = score_batch(features_BD, jobs)
         self._progressed = time.perf_counter()
@@ -202,12 +210,22 @@ class LocalEngine:
         shared = Timing(began - jobs[0].since, forward, head, len(jobs), collate, began)
         if self._watch is not None:
             shared = replace(shared, trace=self._watch.batch(shared, jobs))
+        own = features_BD.cpu() if features_BD is not None and needs == PLAIN else None
         return [
             ComputeError("the image's features are not finite numbers")
             if outcome is None
-            else Scores(*outcome, timing=replace(shared, queue=began - job.since))
-            for job, outcome in zip(jobs, outcomes, strict=True)
+            else Scores(*outcome, replace(shared, queue=began - job.since), None if own is None else own[row].clone())
+            for row, (job, outcome) in enumerate(zip(jobs, outcomes, strict=True))
         ]
+
+    def _features(self, stacked: Tensor, jobs: Sequence[ImageJob], *, embedded: bool) -> Tensor:
+        """Unit features [B, D] of pixels, or of what are features already."""
+        if embedded:
+            return stacked.to(self._backbone.device)
+        features_BD = image_features(stacked, [job.state for job in jobs], self._backbone)
+        if features_BD.is_cuda:
+            torch.cuda.synchronize(features_BD.device)
+        return features_BD
 
 
 class _Laps:

@@ -5,7 +5,6 @@ Tensor suffixes: N images.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +14,16 @@ import anyio
 import torch
 from torch import Tensor
 
-from adapters.base import ImageNeeds
 from adapters.evaluation.metrics import BINS, calibration_error
-from service.decode import Decoder
-from service.engine import Engine, Scores
+from service.engine import Scores
 from service.errors import DeadlineExceeded, LimitExceeded, ServiceError, Unprocessable
 from service.http.problems import problem_document
+from service.image_scores import ImageScores, Question
+from service.images import Upload
 from service.label_sets import LabelSets
 from service.plans import Plan, Served
-from service.scoring import ImageJob
-from service.security.callers import pay_images
+from service.security.callers import current_caller, pay_images
+from service.work_queue import Asker
 
 TOGETHER = 16
 """Images that are decoded and scored at once, so that an evaluation does not crowd out other callers."""
@@ -63,10 +62,9 @@ class Seen:
 
 
 class Evaluator:
-    def __init__(self, label_sets: LabelSets, engine: Engine, decoder: Decoder, *, limits: EvaluationLimits) -> None:
+    def __init__(self, label_sets: LabelSets, image_scores: ImageScores, *, limits: EvaluationLimits) -> None:
         self._label_sets = label_sets
-        self._engine = engine
-        self._decoder = decoder
+        self._image_scores = image_scores
         self._limits = limits
 
     async def evaluate(self, plan: Plan, images: Sequence[Labelled], *, wait: float = 0.0) -> dict[str, Any]:
@@ -118,23 +116,14 @@ class Evaluator:
         ]
 
     async def _seen(self, images: Sequence[Labelled], served: Served) -> list[Seen | ServiceError]:
-        needs = served.adapter.needs(served.state)
-        jobs = await asyncio.gather(*(self._job(image, served, needs) for image in images))
-        scored = iter(await self._engine.classify([job for job in jobs if isinstance(job, ImageJob)]))
-        outcomes = [next(scored) if isinstance(job, ImageJob) else job for job in jobs]
+        question = Question(served, served.adapter.needs(served.state), asker=Asker(current_caller.get().id))
+        outcomes = await self._image_scores.of([Upload(image.data) for image in images], question)
         return [
             Seen(image.row, outcome.rows[0], outcome.scores[0], image.filename)
             if isinstance(outcome, Scores)
             else outcome
             for image, outcome in zip(images, outcomes, strict=True)
         ]
-
-    async def _job(self, image: Labelled, served: Served, needs: ImageNeeds) -> ImageJob | ServiceError:
-        try:
-            pixels = await self._decoder.pixels(image.data, needs.views)
-        except ServiceError as error:
-            return error
-        return ImageJob(pixels, served.state, needs, top_k=1, adapter=served.adapter)
 
 
 def report(seen: Sequence[Seen], names: Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from adapters.clip import Backbone, load_backbone
 from adapters.engines.base import Decision
 from adapters.errors import AdapterError
 from adapters.registry import METHODS, Method
-from service.classifier import Admission
+from service.admission import Admission
 from service.core import Core, build_core, with_text_features
 from service.engine import LocalEngine
 from service.errors import NotReady, ServiceError

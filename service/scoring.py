@@ -15,8 +15,12 @@ from torch import Tensor
 
 from adapters.base import Adapter, ClassState, ImageAdapter, ImageNeeds, cosine_logits, independent_logits
 from adapters.clip import Backbone
+from service.work_queue import ANYBODY, Asker
 
 ScoreKind = Literal["softmax", "independent"]
+
+Kind = tuple[ImageNeeds, bool]
+"""What may share a batch: the needs, and whether the images come as features."""
 
 Ranked = tuple[list[int], list[float], list[float]]
 """Rows, scores and cosines."""
@@ -24,8 +28,9 @@ Ranked = tuple[list[int], list[float], list[float]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageJob:
-    """One image to be scored against one class state: uint8 pixels [3, S, S], or [V, 3, S, S] for V > 1 views.
-    `adapter` is asked for the scores where `needs.scored_by` says so; `caller` is what tracing knows the request by."""
+    """One image to be scored against one class state: uint8 pixels [3, S, S], or [V, 3, S, S] for V > 1 views; or in
+    their place the unit features, float32 [D], of an image that the tower has seen before. `adapter` is asked for the
+    scores where `needs.scored_by` says so; `caller` is what tracing knows the request by."""
 
     pixels: Tensor
     state: ClassState
@@ -35,6 +40,16 @@ class ImageJob:
     adapter: Adapter | None = None
     since: float = field(default_factory=time.perf_counter)
     caller: object = None
+    asker: Asker = ANYBODY
+
+    @property
+    def embedded(self) -> bool:
+        """Whether `pixels` are features."""
+        return self.pixels.dtype != torch.uint8
+
+    @property
+    def kind(self) -> Kind:
+        return self.needs, self.embedded
 
 
 @torch.no_grad()

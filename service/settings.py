@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(5.0, ge=0.5, le=60, description="Until another takes over what a dead process adapted")
     state_ttl_seconds: int = Field(30 * 86400, ge=0, description="Unused class states are dropped then; 0 = never")
     memory_bytes: int = Field(256 * MIB, ge=0, description="Encoded states kept in front of the durable store")
+    embedding_bytes: int = Field(64 * MIB, ge=0, description="Features of images seen before; 0 keeps none")
+    share_embeddings: bool = Field(False, description="Keep them in Redis too")
     hot_bytes: Bytes = Field(512 * MIB, description="Decoded states kept ready for scoring")
     text_bytes: int = Field(128 * MIB, ge=0, description="Text features of classes kept for other label sets")
     preload: str | None = Field(None, description="Label sets to load before readiness: ids, names, files; with commas")
@@ -83,7 +85,9 @@ class Settings(BaseSettings):
     adapter: str = Field("auto", min_length=1, description="Method used where a request names none")
     threads: int = Field(0, ge=0, le=1024, description="Compute threads; 0 = one per usable physical core")
     decode_threads: int = Field(0, ge=0, le=1024, description="Image decoders; 0 = one per core")
-    preprocess: Literal["fast", "exact"] = Field("fast", description="`exact` is open_clip's own transform, bit for bit")
+    preprocess: Literal["fast", "exact"] = Field(
+        "fast", description="`exact` is open_clip's own transform, bit for bit"
+    )
     exif: Literal["ignore", "apply"] = Field("apply", description="`ignore` is what open_clip does with orientation")
 
     max_body_bytes: Bytes = 64 * MIB
@@ -146,6 +150,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.share_embeddings and self.redis_url is None:
+            raise ValueError("share_embeddings needs redis_url")
         if self.max_image_bytes > self.max_body_bytes:
             raise ValueError("max_image_bytes cannot exceed max_body_bytes")
         if self.max_images > self.max_waiting:

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
 from service.decode import FORMATS
@@ -84,6 +84,10 @@ async def classify(
     core: CoreDep,
     wait: WaitDep,
     options: Annotated[ClassifyOptions, Depends(query_options)],
+    *,
+    patience: Annotated[
+        int | None, Header(alias="X-Request-Timeout-Ms", ge=1, description="What cannot be done by then is refused.")
+    ] = None,
 ) -> Response:
     began = time.perf_counter()
     stages: dict[str, float] = {}
@@ -91,7 +95,9 @@ async def classify(
         with runtime.metrics.stage("receive", stages):
             call = await read_call(request, options, max_images=runtime.settings.max_images)
         try:
-            outcome = await while_connected(request, core.classifier.classify(call, wait=wait, stages=stages))
+            left = None if patience is None else max(0.0, patience / 1000 - (time.perf_counter() - began))
+            work = core.classifier.classify(call, wait=wait, stages=stages, patience=left)
+            outcome = await while_connected(request, work)
         except ClientGone:
             runtime.metrics.cancelled.inc()
             raise

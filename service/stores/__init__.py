@@ -93,12 +93,13 @@ class Watch:
 @dataclass(frozen=True, slots=True)
 class Stores:
     """`records` hold the truth, `states` what can be computed again. `backend` is "sqlite" or "redis". `turns` is there
-    when other processes may share the backend."""
+    when other processes may share the backend, and `cache`: for more that can be computed again, straight to it."""
 
     records: Store
     states: Store
     backend: str
     turns: Turns | None = None
+    cache: Store | None = None
 
     async def problem(self) -> str | None:
         """Why the durable backend cannot answer just now, or None. Cheap: at most one short look-up."""
@@ -132,7 +133,7 @@ def open_stores(settings: StoresConfig, *, observe: Observe | None = None, watch
     prefix, ttl = settings.redis_prefix, settings.state_ttl_seconds or _NEVER
     states = TieredStore({"memory": memory, "redis": RedisStore(server, prefix, ttl=ttl)}, observe=observe)
     turns = RedisLeases(server, prefix, ttl=ttl, seconds=settings.lease_seconds, near=memory.put, lost=watch.lost)
-    return Stores(RedisStore(server, prefix), states, "redis", turns)
+    return Stores(RedisStore(server, prefix), states, "redis", turns, RedisStore(server, prefix, ttl=ttl))
 
 
 def access_of(settings: StoresConfig) -> RedisAccess:

@@ -29,6 +29,7 @@ class Kept:
 
     records: DictStore = field(default_factory=DictStore)
     states: DictStore = field(default_factory=DictStore)
+    cache: DictStore = field(default_factory=DictStore)
 
 
 @dataclass
@@ -70,7 +71,7 @@ async def served(
     app = create_app(
         Settings(threads=1, decode_threads=2, **settings),
         backbone=backbone,
-        stores=Stores(kept.records, kept.states, "dict"),
+        stores=Stores(kept.records, kept.states, "dict", cache=kept.cache),
         build_adapter=build,
         tracing=tracing,
     )

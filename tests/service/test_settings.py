@@ -11,7 +11,8 @@ from service.settings import Settings, unknown_variables
 
 NAMES = """
 host port log_level log_format data_dir redis_url redis_prefix redis_timeout state_ttl_seconds memory_bytes hot_bytes
-api_keys_file backbone device precision adapter threads decode_threads preprocess exif max_body_bytes max_image_bytes max_pixels
+api_keys_file backbone device precision adapter threads decode_threads preprocess exif max_body_bytes max_image_bytes
+max_pixels embedding_bytes share_embeddings
 max_side_ratio max_images max_top_k max_classes max_name_characters max_templates max_descriptions max_wait_seconds
 max_batch max_waiting max_held_bytes max_in_flight max_adaptations max_decoded_bytes request_timeout shutdown_timeout
 max_support_images max_support_total max_support_bytes max_caption_characters max_fit_seconds max_evaluation_images
