@@ -24,6 +24,7 @@ COMMANDS = {
     "eval": ("service.commands.evaluate", "Measure accuracy and calibration of adapters on labelled images."),
     "compare": ("service.commands.compare", "Compare all methods on a folder of your own labelled images."),
     "keys": ("service.commands.keys", "API keys: create, list and revoke them."),
+    "bench": ("service.commands.bench", "Measure how fast a running service answers."),
     "doctor": ("service.commands.doctor", "Check the installation and say what to do."),
 }
 INTERRUPTED = 130
