@@ -54,15 +54,18 @@ $(DEV): $(BASE)
 $(TRAIN): $(BASE)
 	$(call install,the training tools,'.[train]')
 
-# The page tests drive a Chromium. As root on Debian it is installed; elsewhere those tests skip and say so,
-# except in CI (CI=true), where a missing browser is a failure.
+# The page tests drive a Chromium, the monitoring tests a Prometheus. As root on Debian both are installed; elsewhere
+# those tests skip and say so, except in CI (CI=true), where what is missing is a failure.
 $(SYSTEM): | $(BIN)/python
-	@if for name in chromium chromium-browser google-chrome; do command -v $$name && break; done >/dev/null 2>&1; then :; \
+	@lacks=""; \
+	{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null 2>&1 || lacks="chromium fonts-liberation curl"; \
+	{ command -v prometheus && command -v promtool; } >/dev/null 2>&1 || lacks="$$lacks prometheus"; \
+	if [ -z "$$lacks" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
-		echo "installing chromium for the page tests"; \
-		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation curl; } >$(VENV)/apt.log 2>&1 \
-		|| echo "chromium could not be installed ($(VENV)/apt.log): the page tests will be skipped, or fail in CI" >&2; \
-	else echo "no chromium found: the page tests will be skipped" >&2; fi
+		echo "installing for the tests: $$lacks"; \
+		{ apt-get update -qq; for name in $$lacks; do DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$name || echo "$$name failed"; done; } >$(VENV)/apt.log 2>&1; \
+		! grep -q " failed$$" $(VENV)/apt.log || echo "not all could be installed ($(VENV)/apt.log): tests that need it will be skipped, or fail in CI" >&2; \
+	else echo "missing: $$lacks; tests that need it will be skipped" >&2; fi
 	@touch $@
 
 serve: $(BASE)

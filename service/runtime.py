@@ -114,6 +114,7 @@ class Runtime:
         self._core = core  # before the probe, so that `stop` finds it whatever happens
         core.engine.start()
         await core.engine.probe()
+        self.metrics.ready.set(1)
         if isinstance(core.engine, LocalEngine):
             core.label_sets.states.budget.calibrate(await core.engine.text_speed())
         self.preload = Preload(core.label_sets, sorted(listed(self.settings.preload)))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from service.dashboard.answers import Column, Quantiles, RouteStats, StatsPoints, StatsSummary
 from service.telemetry.metrics import STAGES
 from service.telemetry.readings import Spread, Step, merged
 
-CLASSIFY = ("/v1/classify", "/models/", "/v2/models/")
-"""Routes whose path begins so answer with what is in an image; the headline is about them."""
+CLASSIFY = re.compile(r"/v1/classify|/models/.*|/v2/models/.*/infer")
+"""Routes that answer with what is in an image: what the headline and the objectives in docker/prometheus are about."""
 
 LATELY_SECONDS = 60.0
 
 
 def is_classify(route: str) -> bool:
-    return route.startswith(CLASSIFY)
+    return CLASSIFY.fullmatch(route) is not None
 
 
 def summary_of(steps: Sequence[Step]) -> StatsSummary:

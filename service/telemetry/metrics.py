@@ -51,6 +51,7 @@ class Metrics:
         self._states()
         self._workers()
         self.build = Info("selftpt_build", "What is running.", registry=self.registry)
+        self._begin_at_zero()
 
     def _traffic(self) -> None:
         self.request_seconds = self._seconds(
@@ -111,7 +112,7 @@ class Metrics:
         self.coalesced = self._counter("coalesced_waiters", "Requests that joined a class state being computed.")
 
     def _workers(self) -> None:
-        self.ready = self._gauge("ready", "1 when the last readiness check passed.")
+        self.ready = self._gauge("ready", "1 when the start, or the readiness check after it, passed.")
         self.dependency_up = self._gauge("dependency_up", "1 when the dependency answers.", "dependency")
         self.dependency_errors = self._counter(
             "dependency_errors",
@@ -125,6 +126,22 @@ class Metrics:
             "worker",
         )
         self.leases = self._counter("leases", "Leases on adaptations across processes, by event.", "event")
+
+    def _begin_at_zero(self) -> None:
+        """A series that begins with its first event hides that event from rates."""
+        known: tuple[tuple[Counter, tuple[str, ...]], ...] = (
+            (self.refused, ("queue", "in_flight", "held_bytes", "adaptations")),
+            (self.images, ("ok", "undecodable", "failed")),
+            (self.predictions, ("accepted", "rejected")),
+            (self.device_busy, ("images", "class_states")),
+            (self.zero_shot_states, ("ready", "failed", "cancelled")),
+            (self.leases, ("lost", "fenced")),
+        )
+        for counter, values in known:
+            for value in values:
+                counter.labels(value)
+        for result in ("hit", "miss"):
+            self.lookups.labels("hot", result)
 
     def watch_queues(self, queues: Queues) -> None:
         self.queue_images.set_function(lambda: queues.waiting)
