@@ -69,12 +69,10 @@ def build_core(
 ) -> Core:
     """Connects the parts for the default tenant; starts nothing. `methods` are the facts about what `build_adapter`
     makes; `open_engine` takes the place of an engine of this process."""
-
     tracing = tracing or Untraced()
     engine = (open_engine or build_engine)(settings, backbone, metrics, tracing)
     decoder = build_decoder(settings, backbone)
     embeddings = build_embeddings(settings, backbone, decoder, stores, metrics)
-    image_scores = ImageScores(engine, decoder, embeddings, tracing=tracing)
     states = build_states(settings, engine, stores, metrics, tracing)
     cores: dict[str, Core] = {}
 
@@ -86,6 +84,7 @@ def build_core(
     def tenant_core(tenant: str) -> Core:
         records = tenant_store(stores.records, tenant)
         shelves = SupportShelves(records, support_limits(settings))
+        image_scores = ImageScores(engine, decoder, embeddings, tracing=tracing)
         planner = Planner(
             backbone,
             build_adapter or builder(backbone),

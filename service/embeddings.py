@@ -96,13 +96,13 @@ class Embeddings:
                 self._count("flight", row_D)
                 return row_D
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
+        row_D, looked = None, False
         try:
             row_D = await self.find(key)
-        except BaseException:
-            self.land(key, None)
-            raise
-        if row_D is not None:
-            self.land(key, row_D)
+            looked = True
+        finally:
+            if row_D is not None or not looked:
+                self.land(key, row_D)
         return row_D
 
     def land(self, key: str, row_D: Tensor | None) -> None:
