@@ -8,6 +8,7 @@ from dataclasses import replace
 from adapters.clip import Backbone
 from adapters.engines.base import Decision
 from adapters.engines.choice import Wanted, choose_engine
+from adapters.engines.cuda_graphs import graph_engine
 from service.settings import Settings
 
 FOLDER = "engines"
@@ -27,9 +28,18 @@ def with_engine(settings: Settings, backbone: Backbone) -> tuple[Backbone, Decis
                "source": decision.source, "reason": decision.reason},
     )  # fmt: skip
     if chosen.engine is None:
-        return backbone, decision
+        return (_recorded(settings, backbone) if settings.engine == "auto" else backbone), decision
     kind = f"{decision.engine} {decision.precision}"
     return replace(backbone, image=backbone.image.run_by(chosen.engine, kind)), decision
+
+
+def _recorded(settings: Settings, backbone: Backbone) -> Backbone:
+    """On CUDA, batches of a few sizes are recorded once and replayed."""
+    if backbone.device.type != "cuda":
+        return backbone
+    image, side = backbone.image, backbone.preprocess.size
+    graphs = graph_engine(image.encode_reference, most=settings.max_batch, side=side, device=backbone.device)
+    return backbone if graphs is None else replace(backbone, image=image.run_by(graphs, image.kind))
 
 
 def wanted_engine(settings: Settings) -> Wanted:
