@@ -16,12 +16,16 @@ ENTRY = 256
 class TextFeatures:
     """Rows [D] that depend on one text and the backbone alone. Used on one thread."""
 
-    def __init__(self, max_bytes: int, *, fingerprint: str) -> None:
-        """`fingerprint` of the backbone, and of whatever else decides what a text's row is, is part of every key."""
+    def __init__(
+        self, max_bytes: int, *, fingerprint: str, looked_up: Callable[[int, int], None] | None = None
+    ) -> None:
+        """`fingerprint` of the backbone, and of whatever else decides what a text's row is, is part of every key.
+        `looked_up` is told how many texts were found and how many were not."""
         self._max_bytes = max_bytes
         self._fingerprint = fingerprint
         self._rows: OrderedDict[bytes, Tensor] = OrderedDict()
         self.nbytes = 0
+        self._looked_up = looked_up
         self.hits = 0
 
     def __len__(self) -> int:
@@ -45,6 +49,8 @@ class TextFeatures:
         found = {key: row for key in first if (row := self._get(key)) is not None}
         self.hits += len(found)
         missing = [key for key in first if key not in found]
+        if self._looked_up is not None:
+            self._looked_up(len(found), len(missing))
         if missing:
             computed = compute([first[key] for key in missing]).detach().cpu()
             self._put(missing, computed)

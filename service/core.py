@@ -118,11 +118,18 @@ def build_core(
     return of(DEFAULT_TENANT)
 
 
-def with_text_features(settings: Settings, backbone: Backbone) -> Backbone:
+def with_text_features(settings: Settings, backbone: Backbone, metrics: Metrics) -> Backbone:
     """The backbone, whose text tower remembers what label sets share."""
     if settings.text_bytes == 0:
         return backbone
-    features = TextFeatures(settings.text_bytes, fingerprint=f"{backbone.fingerprint}:{backbone.precision}")
+
+    def looked_up(found: int, missed: int) -> None:
+        metrics.cache_lookups.labels("class_features", "hit").inc(found)
+        metrics.cache_lookups.labels("class_features", "miss").inc(missed)
+
+    fingerprint = f"{backbone.fingerprint}:{backbone.precision}"
+    features = TextFeatures(settings.text_bytes, fingerprint=fingerprint, looked_up=looked_up)
+    metrics.watch_cache("class_features", lambda: features.nbytes)
     return replace(backbone, text=backbone.text.remembering(features))
 
 

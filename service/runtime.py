@@ -103,7 +103,7 @@ class Runtime:
             backbone, self.engine_decision = await asyncio.to_thread(with_engine, self.settings, loaded)
         core = build_core(
             self.settings,
-            with_text_features(self.settings, backbone),
+            self._remembering(backbone),
             stores,
             self.metrics,
             tracing=self.tracing,
@@ -145,6 +145,13 @@ class Runtime:
         if self._stores is not None:
             await self._stores.close()
         await asyncio.to_thread(self.tracing.close)
+
+    def _remembering(self, backbone: Backbone) -> Backbone:
+        """Text features are shared between label sets, so their speed would tell one tenant about another's classes."""
+        if self.keyring is not None and len(self.keyring.tenants) > 1:
+            _log.info("text features are not remembered: there are several tenants")
+            return backbone
+        return with_text_features(self.settings, backbone, self.metrics)
 
     async def _open_stores(self) -> Stores:
         errors = self.metrics.dependency_errors

@@ -116,3 +116,15 @@ async def test_stats_tell_of_traffic_device_and_adaptations_under_way(tiny_backb
 async def test_the_store_is_watched_without_anybody_asking(tiny_backbone: Backbone) -> None:
     async with served(tiny_backbone) as site:
         await soon(lambda: site.value("selftpt_dependency_up", dependency="dict") == 1)
+
+
+async def test_look_ups_of_class_features_and_scores_of_answers_are_counted(tiny_backbone: Backbone) -> None:
+    async with served(tiny_backbone) as site:
+        await site.http.post("/v1/classify?labels=cat,dog&adapter=zero-shot", content=photo(), headers=PNG)
+        await site.http.post("/v1/classify?labels=dog,bird&adapter=zero-shot", content=photo(), headers=PNG)
+        assert site.value("selftpt_cache_lookups_total", cache="class_features", result="miss") > 1
+        assert site.value("selftpt_cache_lookups_total", cache="class_features", result="hit") >= 1
+        assert site.value("selftpt_cache_bytes", cache="class_features") > 0
+        assert site.value("selftpt_top1_score_count", adapter="zero-shot") == 2
+        assert site.value("selftpt_device_busy_seconds_total", work="class_states") > 0
+        assert site.value("selftpt_worker_heartbeat_age_seconds", worker="local") == 0
