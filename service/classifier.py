@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from service.label_sets import LabelSets
 from service.plans import Plan, Served
 from service.schemas import ClassifyOptions
 from service.security.callers import current_caller, pay_images
+from service.security.fetch import Fetch, fetched, no_fetch
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, Untraced
 from service.work_queue import Asker
@@ -53,7 +54,9 @@ class Classifier:
         max_top_k: int,
         timeout: float,
         tracing: Tracing | None = None,
+        fetch: Fetch = no_fetch,
     ) -> None:
+        self._fetch = fetch
         self._label_sets = label_sets
         self._engine = engine
         self._image_scores = image_scores
@@ -83,6 +86,9 @@ class Classifier:
         with self._metrics.stage("resolve", stages):
             served = await self._label_sets.serve(await self._plan(options), wait=wait)
         self._tracing.served(served.key)
+        if any(image.url for image in call.images):
+            with self._metrics.stage("fetch", stages):
+                call = replace(call, images=await fetched(call.images, self._fetch))
         outcomes = await self._outcomes(call, served, stages, asker)
         self._record_device(outcomes, stages)
         began = time.perf_counter()

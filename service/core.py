@@ -27,10 +27,11 @@ from service.label_limits import LabelLimits
 from service.label_sets import LabelSets
 from service.plans import BuildAdapter, Planner
 from service.records import RecordBook
+from service.security.fetch import Fetch, Fetcher, no_fetch
 from service.security.keys import DEFAULT_TENANT
 from service.security.tenants import tenant_store
 from service.served_engine import OpenEngine, ServedEngine
-from service.settings import Settings
+from service.settings import Settings, listed
 from service.stores import Stores
 from service.support import SupportLimits, SupportShelves
 from service.telemetry.collectors import device_memory
@@ -74,6 +75,7 @@ def build_core(
     decoder = build_decoder(settings, backbone)
     embeddings = build_embeddings(settings, backbone, decoder, stores, metrics)
     states = build_states(settings, engine, stores, metrics, tracing)
+    fetch = build_fetch(settings)
     cores: dict[str, Core] = {}
 
     def of(tenant: str) -> Core:
@@ -110,12 +112,19 @@ def build_core(
             facts=Facts(backbone.name, backbone.source_prompts),
             max_top_k=settings.max_top_k,
             timeout=settings.request_timeout,
+            fetch=fetch,
         )
         fits = Fits(label_sets, max_seconds=settings.max_fit_seconds)
         evaluator = Evaluator(label_sets, image_scores, limits=settings)
         return Core(backbone, engine, label_sets, classifier, decoder, fits, evaluator, of, cores)
 
     return of(DEFAULT_TENANT)
+
+
+def build_fetch(settings: Settings) -> Fetch:
+    if not settings.image_urls:
+        return no_fetch
+    return Fetcher(settings.max_image_bytes, settings.max_url_seconds, listed(settings.image_url_hosts))
 
 
 def with_text_features(settings: Settings, backbone: Backbone, metrics: Metrics) -> Backbone:
@@ -173,7 +182,7 @@ def build_engine(settings: Settings, backbone: Backbone, metrics: Metrics, traci
 def build_decoder(settings: Settings, backbone: Backbone) -> Decoder:
     return Decoder(
         backbone.preprocess,
-        ImageLimits(settings.max_image_bytes, settings.max_pixels, settings.max_side_ratio),
+        ImageLimits(settings.max_image_bytes, settings.max_pixels, settings.max_side_ratio, settings.max_frames),
         threads=settings.decoders,
         max_decoded_bytes=settings.max_decoded_bytes,
         apply_exif=settings.exif == "apply",

@@ -26,10 +26,10 @@ from torch import Tensor
 from adapters.pixels import FAST_VERSION, FastResize, Preprocess
 from service.errors import ImageError, LimitExceeded, UnsupportedType
 from service.jpeg import decode_rgb
+from service.security.images import check_header, held_bytes
 
 FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8")
-BYTES_PER_PIXEL = 4
 ORIENTATION = 0x0112
 """EXIF's tag."""
 
@@ -43,6 +43,7 @@ class ImageLimits:
     max_image_bytes: int
     max_pixels: int
     max_side_ratio: float
+    max_frames: int = 1000
 
 
 class Decoder:
@@ -89,8 +90,9 @@ class Decoder:
         with open_header(data) as image:
             width, height = image.size
             self._check_size(width, height)
-            made = (views - 1) * 3 * self._preprocess.size**2
-            with self._budget.hold(width * height * BYTES_PER_PIXEL + made), damage_named(image.format or "image"):
+            check_header(image, data, max_frames=self._limits.max_frames)
+            held = held_bytes(image) + (views - 1) * 3 * self._preprocess.size**2
+            with self._budget.hold(held), damage_named(image.format or "image"):
                 if self._fast is not None and views == 1:
                     return self._fast_pixels(self._fast, data, image)
                 upright = self._loaded(image)
@@ -175,7 +177,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 
 class ByteBudget:
-    """A semaphore weighted by bytes, for threads. One holder is always let in, so that nothing waits for ever."""
+    """A semaphore weighted by bytes, for threads. What could never be let in is refused."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -184,8 +186,10 @@ class ByteBudget:
 
     @contextmanager
     def hold(self, count: int) -> Iterator[None]:
+        if count > self._total:
+            raise LimitExceeded("max_decoded_bytes", self._total, actual=count)
         with self._changed:
-            self._changed.wait_for(lambda: self._held == 0 or self._held + count <= self._total)
+            self._changed.wait_for(lambda: self._held + count <= self._total)
             self._held += count
         try:
             yield

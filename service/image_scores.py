@@ -17,6 +17,8 @@ from service.errors import ServiceError
 from service.images import Upload
 from service.plans import Served
 from service.scoring import ImageJob, ScoreKind
+from service.security.callers import current_caller
+from service.security.tenants import own_key
 from service.telemetry.tracing import Tracing, Untraced
 from service.work_queue import ANYBODY, Asker
 
@@ -102,7 +104,7 @@ class ImageScores:
     async def _key(self, image: Upload, question: Question) -> str | None:
         if image.error is not None or question.needs != PLAIN:
             return None
-        return await self._embeddings.key(image.data)
+        return own_key(await self._embeddings.key(image.data), current_caller.get().tenant)
 
     async def _job(self, image: Upload, row_D: Tensor | None, question: Question) -> ImageJob | ServiceError:
         if image.error is not None:

@@ -164,7 +164,13 @@ class Runtime:
 
     async def _load_backbone(self) -> Backbone:
         wanted = self.settings
-        return await asyncio.to_thread(load_backbone, wanted.backbone, device=wanted.device, precision=wanted.precision)
+        return await asyncio.to_thread(
+            load_backbone,
+            wanted.backbone,
+            device=wanted.device,
+            precision=wanted.precision,
+            source_dir=wanted.source_prompts,
+        )
 
     async def _resume(self, core: Core) -> None:
         try:

@@ -77,6 +77,7 @@ class Settings(BaseSettings):
     image_url_hosts: str | None = Field(None, description="The only hosts to fetch from, with commas")
 
     backbone: str = Field("bundled", min_length=1)
+    source_prompts: Path | None = Field(None, description="Folder of source prompts, beside those that are shipped")
     device: str = Field("auto", min_length=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] = Field("auto", description="Runs the image tower")
@@ -132,6 +133,13 @@ class Settings(BaseSettings):
             raise ValueError(f"must start with {', '.join(REDIS_SCHEMES[:-1])} or {REDIS_SCHEMES[-1]}")
         return value
 
+    @field_validator("source_prompts")
+    @classmethod
+    def _a_folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise ValueError(f"{value} is not a folder")
+        return value
+
     @field_validator("traces_endpoint")
     @classmethod
     def _traces_can_be_made(cls, value: str | None) -> str | None:
@@ -158,8 +166,8 @@ class Settings(BaseSettings):
             raise ValueError("max_images cannot exceed max_waiting: such a request could never be admitted")
         if self.max_body_bytes > self.max_held_bytes:
             raise ValueError("max_body_bytes cannot exceed max_held_bytes")
-        if 4 * self.max_pixels > self.max_decoded_bytes:
-            raise ValueError("max_decoded_bytes must hold one image of max_pixels (4 bytes each)")
+        if 12 * self.max_pixels > self.max_decoded_bytes:
+            raise ValueError("max_decoded_bytes must hold one image of max_pixels (12 bytes each)")
         if not (is_loopback(self.host) or self.api_keys_file or self.allow_anonymous):
             raise ValueError(
                 f"host {self.host} can be reached by others, and no API keys are asked for: set SELFTPT_API_KEYS_FILE "

@@ -11,6 +11,11 @@ def tenant_store(store: Store, tenant: str) -> Store:
     return store if tenant == DEFAULT_TENANT else TenantStore(store, tenant)
 
 
+def own_key(key: str | None, tenant: str) -> str | None:
+    """The key of something remembered, kept apart by tenant: that it is known already would tell about others."""
+    return key if key is None or tenant == DEFAULT_TENANT else f"{key}@{tenant}"
+
+
 class TenantStore:
     """Cannot name a key of another tenant: every key gets the prefix, and a tenant's name holds no colon."""
 

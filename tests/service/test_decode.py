@@ -155,14 +155,16 @@ async def test_bytes_flipped_at_random_never_crash_the_decoder(decoder: Decoder)
                 assert (await decoder.pixels(bytes(broken))).shape == (3, 32, 32)
 
 
-def test_decoded_bytes_are_bounded_but_one_is_always_let_in() -> None:
+def test_decoded_bytes_are_bounded_and_what_could_never_be_let_in_is_refused() -> None:
     budget, second_in = ByteBudget(10), threading.Event()
 
     def second() -> None:
         with budget.hold(5):
             second_in.set()
 
-    with budget.hold(25):
+    with pytest.raises(LimitExceeded, match="max_decoded_bytes is 10, 25 given"), budget.hold(25):
+        pass
+    with budget.hold(6):
         thread = threading.Thread(target=second)
         thread.start()
         assert not second_in.wait(0.05)
