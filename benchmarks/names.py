@@ -20,6 +20,8 @@ pumpkin rabbit raven ribbon robin rope saddle sail salmon scarf seal shell ship 
 stove swan table teapot tent tiger tower tractor train trumpet tulip turtle umbrella vase violin wagon watch whale
 wheel window wolf wren yacht"""
 
+_PLACES = "in the rain,by the river,at night"
+
 
 def class_names(count: int, *, salt: int = 0, file: Path | None = None) -> list[str]:
     """`count` distinct names; no two label sets of different `salt` are the same."""
@@ -29,6 +31,8 @@ def class_names(count: int, *, salt: int = 0, file: Path | None = None) -> list[
             raise ValueError(f"{file} holds {len(lines)} names, {count} are needed")
         return [*lines[: count - 1], f"{lines[count - 1]} {salt}" if salt else lines[count - 1]]
     pairs = [f"{kind} {thing}" for thing in _THINGS.split() for kind in _KINDS.split()]
+    if count > len(pairs):
+        pairs += [f"{pair} {place}" for place in _PLACES.split(",") for pair in pairs]
     if count > len(pairs):
         raise ValueError(f"at most {len(pairs)} names can be made up; give a file for more")
     # A stride that shares no factor with the number of pairs visits each of them once.
