@@ -18,7 +18,8 @@ from service.security.sites import is_loopback
 PREFIX = "SELFTPT_"
 OTLP = "opentelemetry.exporter.otlp.proto.http"
 MIB = 1024 * 1024
-REDIS_SCHEMES = tuple(f"{tls}{kind}://" for kind in ("", "+sentinel", "+cluster") for tls in ("redis", "rediss")) + (
+REDIS_SCHEMES = (
+    *(f"{tls}{kind}://" for kind in ("", "+sentinel", "+cluster") for tls in ("redis", "rediss")),
     "unix://",
 )
 

@@ -39,7 +39,11 @@ class WorkerReplica:
         keep_large_blocks()
         configure_logging(settings.log_level, settings.log_format)
         loaded = await asyncio.to_thread(
-            load_backbone, settings.backbone, device=settings.device, precision=settings.precision
+            load_backbone,
+            settings.backbone,
+            device=settings.device,
+            precision=settings.precision,
+            source_dir=settings.source_prompts,
         )
         backbone, _ = await asyncio.to_thread(with_engine, settings, loaded)
         self._backbone = backbone
@@ -77,7 +81,7 @@ class FrontEnd:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings, recipes = self._settings, Recipes()
-        backbone = load_backbone(settings.backbone, device="cpu", precision="fp32")
+        backbone = load_backbone(settings.backbone, device="cpu", precision="fp32", source_dir=settings.source_prompts)
         return create_app(
             settings,
             backbone=backbone,

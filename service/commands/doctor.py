@@ -133,7 +133,12 @@ def check_backbone(settings: Settings) -> Iterator[Finding]:
         return
     start = perf_counter()
     try:
-        backbone = clip.load_backbone(settings.backbone, device=settings.device, precision=settings.precision)
+        backbone = clip.load_backbone(
+            settings.backbone,
+            device=settings.device,
+            precision=settings.precision,
+            source_dir=settings.source_prompts,
+        )
     except errors.BackboneError as failure:
         advice = "set SELFTPT_BACKBONE=bundled, or name a local checkpoint as architecture:file"
         yield Finding("fail", "backbone", str(failure), advice)

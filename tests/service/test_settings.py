@@ -18,8 +18,8 @@ max_batch max_waiting max_held_bytes max_in_flight max_adaptations max_decoded_b
 max_support_images max_support_total max_support_bytes max_caption_characters max_fit_seconds max_evaluation_images
 max_archive_bytes max_archive_ratio max_evaluations evaluation_timeout allow_anonymous allowed_hosts cors_origins
 trusted_proxies image_urls image_url_hosts max_frames max_url_seconds
-redis_ca_file redis_cert_file redis_key_file redis_sentinel_password lease_seconds engine engine_precision engine_seconds traces_endpoint
-traces_sample
+redis_ca_file redis_cert_file redis_key_file redis_sentinel_password lease_seconds engine engine_precision
+engine_seconds traces_endpoint traces_sample source_prompts max_adapt_seconds preload text_bytes
 """
 
 
@@ -76,3 +76,9 @@ def test_secrets_do_not_show() -> None:
 
 def test_misspelt_variables_are_noticed() -> None:
     assert unknown_variables({"SELFTPT_MAX_IMGES": "1", "SELFTPT_PORT": "1", "PATH": ""}) == ["SELFTPT_MAX_IMGES"]
+
+
+def test_a_folder_of_source_prompts_must_be_there(tmp_path: Path) -> None:
+    assert Settings(source_prompts=tmp_path).source_prompts == tmp_path
+    with pytest.raises(ValidationError, match="missing is not a folder"):
+        Settings(source_prompts=tmp_path / "missing")
