@@ -109,7 +109,7 @@ async def test_stats_tell_of_traffic_device_and_adaptations_under_way(tiny_backb
     (job,) = stats["adaptations"]["running"]
     assert (job["adapter"], job["classes"]) == ("self-tpt", 2)
     assert stats["device"]["alive"]
-    assert stats["points"]["stages_ms"]["forward"][-1] > 0
+    assert any(stats["points"]["stages_ms"]["forward"])
     assert stats["summary"]["latency_ms"]["p50"] > 0
 
 
