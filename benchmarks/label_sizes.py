@@ -18,6 +18,7 @@ from benchmarks.process import ServiceProcess, running_service
 from benchmarks.report import progress, write, write_header, write_table
 from benchmarks.text_tricks import Trick, tricks
 
+PARTS = ("sizes", "images", "tricks")
 PHOTO = Path(__file__).parents[1] / "examples" / "images" / "cat.jpg"
 
 
@@ -108,15 +109,11 @@ def backbone_folder(name: str):  # type: ignore[no-untyped-def]  # a context man
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 100, 1000, 10_000, 20_000])
-    parser.add_argument(
-        "--parts", nargs="+", choices=("sizes", "images", "tricks"), default=["sizes", "images", "tricks"]
-    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--requests", type=int, default=60, help="classifications per label set")
     parser.add_argument("--during", type=int, default=1000, help="classes that are adapted while images come")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--backbones", nargs="+", default=["bundled", "vit-b-16"], help="for the tricks of the text tower"
-    )
+    parser.add_argument("--backbones", nargs="+", default=["bundled", "vit-b-16"], help="for the tricks")
     parser.add_argument("--prompts", type=int, default=1000)
     return parser.parse_args(argv)
 
@@ -125,7 +122,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = parse(argv)
     write_header("Label path", "label_sizes", argv)
     if "sizes" in arguments.parts:
-        with running_service(max_classes=str(max(arguments.classes)), threads="1") as service:
+        with running_service(max_classes=str(max(arguments.classes)), threads="1", engine="torch") as service:
             adapt_once(service, class_names(5), "self-tpt")
             rows = [size_row(service, count, 5, arguments.requests) for count in arguments.classes]
             first, second, share = overlap(service, 1000)
@@ -135,7 +132,7 @@ def main(argv: Sequence[str]) -> None:
         write(f"1,000 names by zero-shot: {first:.2f} s; then 1,000 of which 900 are the same: {second:.2f} s, "
               f"{100 * share:.0f} % of the prompts encoded.\n")  # fmt: skip
     if "images" in arguments.parts:
-        with running_service(threads="1") as service:
+        with running_service(threads="1", engine="torch") as service:
             rows = during_adaptation(service, arguments.during, arguments.rounds)
         write_table(("single requests", "count", "p50, ms", "p95, ms", "p99, ms"), rows)
     for name in arguments.backbones if "tricks" in arguments.parts else ():

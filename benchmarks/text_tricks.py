@@ -37,7 +37,7 @@ class Trick:
 def whole(backbone: Backbone, texts: Sequence[str]) -> Tensor:
     """As open_clip does it."""
     tower = backbone.text
-    parts = [ids for ids in tower._tokens.matrices(texts)]
+    parts = tower._tokens.matrices(texts)
     return torch.cat([tower._encode_text(ids) for part in parts for ids in part.split(ROWS)]).float()
 
 
