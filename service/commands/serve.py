@@ -15,6 +15,7 @@ import click
 import uvicorn
 
 from service.allocator import keep_large_blocks
+from service.commands.cluster import serve_cluster
 from service.commands.display import notes
 from service.settings import Settings
 
@@ -51,12 +52,17 @@ class AnnouncingServer(uvicorn.Server):
 @click.option("--redis-url", help="Keep label sets and class states in Redis instead.")
 @click.option("--insecure", "allow_anonymous", is_flag=True, default=None, help="Let others in without API keys.")
 @click.option("--preload", multiple=True, help="Label set to load before readiness: id, name or file; repeatable.")
+@click.option("--cluster", is_flag=True, help="Front ends and workers on Ray Serve; needs Redis. SIGHUP replaces all.")
+@click.option("--shape", multiple=True, help="With --cluster: NAME=VALUE, such as workers_max=8; repeatable.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
-def serve(preload: tuple[str, ...], **options: object) -> None:
+def serve(preload: tuple[str, ...], cluster: bool, shape: tuple[str, ...], **options: object) -> None:
     """Start the service. Options that are not given come from SELFTPT_* variables."""
     keep_large_blocks()
     options["preload"] = ",".join(preload) or None
     settings = Settings(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]  # click's values are checked by Settings itself
+    if cluster:
+        serve_cluster(settings, shape)
+        return
     if settings.log_level != "debug":
         logging.getLogger().addFilter(is_ours_or_matters)
     for number in (signal.SIGINT, signal.SIGTERM):
