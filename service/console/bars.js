@@ -41,7 +41,7 @@ export function drawTimings({ box, bar, list }, timings, roundTrip) {
     part.style.flexGrow = String(value);
     return part;
   }));
-  const entry = (name, value, swatch) => h("div", null, swatch && h("span", { class: `swatch ${swatch}` }), h("dt", null, name), h("dd", null, milliseconds(value)));
+  const entry = (name, value, swatch) => h("div", null, h("dt", null, swatch && h("span", { class: `swatch ${swatch}` }), name), h("dd", null, milliseconds(value)));
   list.replaceChildren(...shown.map(([name, value], index) => entry(name.replaceAll("_", " "), value, colour(name, index))), entry("all", roundTrip));
   box.hidden = false;
 }

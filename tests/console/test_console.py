@@ -163,7 +163,7 @@ def test_a_limit_is_named_before_anything_is_sent(open_page: OpenPage) -> None:
         (None, "The service cannot be reached"),
         ({"type": "/problems/overloaded", "title": "x", "status": 429, "detail": "9 wait.", "retry_after": 7}, "7.0 s"),
         ({"type": "/problems/limit-exceeded", "title": "x", "status": 413, "detail": "x", "limit": "max_classes",
-          "allowed": 10000, "actual": 12000}, "A label set may have at most 10,000 classes; here it is 12,000 classes."),
+          "allowed": 10000, "actual": 12000}, "at most 10,000 classes; here it is 12,000 classes."),
     ],
 )  # fmt: skip
 def test_refusals_say_what_to_do(open_page: OpenPage, answer: dict[str, object] | None, words: str) -> None:
