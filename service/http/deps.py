@@ -1,4 +1,5 @@
-"""What routes ask for, as annotated dependencies."""
+"""What routes ask for, as annotated dependencies. All are coroutines: FastAPI would run plain functions in threads, and
+every change of threads costs a request more than they do."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from service.runtime import Runtime
 from service.security.callers import LOCAL, Caller
 
 
-def get_runtime(request: Request) -> Runtime:
+async def get_runtime(request: Request) -> Runtime:
     runtime = request.app.state.runtime
     assert isinstance(runtime, Runtime)
     return runtime
@@ -21,7 +22,7 @@ def get_runtime(request: Request) -> Runtime:
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
 
 
-def get_caller(request: Request) -> Caller:
+async def get_caller(request: Request) -> Caller:
     caller = getattr(request.state, "caller", LOCAL)
     assert isinstance(caller, Caller)
     return caller
@@ -30,15 +31,15 @@ def get_caller(request: Request) -> Caller:
 CallerDep = Annotated[Caller, Depends(get_caller)]
 
 
-def client_of(request: Request) -> str:
+async def client_of(caller: CallerDep) -> str:
     """Who pays for a request: whose turn it is when many wait, and whose limits it counts towards."""
-    return get_caller(request).id
+    return caller.id
 
 
 ClientDep = Annotated[str, Depends(client_of)]
 
 
-def get_core(runtime: RuntimeDep, caller: CallerDep) -> Core:
+async def get_core(runtime: RuntimeDep, caller: CallerDep) -> Core:
     """What the caller's tenant has. Raises `NotReady` until the backbone is loaded."""
     return runtime.core.of(caller.tenant)
 
@@ -46,7 +47,7 @@ def get_core(runtime: RuntimeDep, caller: CallerDep) -> Core:
 CoreDep = Annotated[Core, Depends(get_core)]
 
 
-def get_wait(runtime: RuntimeDep, prefer: Annotated[str | None, Header()] = None) -> int:
+async def get_wait(runtime: RuntimeDep, prefer: Annotated[str | None, Header()] = None) -> int:
     return preferred_wait(prefer, longest=runtime.settings.max_wait_seconds)
 
 

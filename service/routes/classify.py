@@ -48,7 +48,7 @@ BODY: dict[str, Any] = {
 SHOWN_STAGES = ("receive", "resolve", "decode", "queue", "batch", "forward", "head", "total")
 
 
-def query_options(
+async def query_options(
     *,
     label_set: Annotated[str | None, Query()] = None,
     labels: Annotated[list[str] | None, Query()] = None,
