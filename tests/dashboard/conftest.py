@@ -17,7 +17,7 @@ OpenPage = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[ServiceProcess]:
-    with running_service(threads="1") as running:
+    with running_service(threads="1", engine="torch") as running:
         upload(running, LABELS, name="things")
         for photo in ("cat", "coffee", "rocket"):
             classify(running, "things", photo)

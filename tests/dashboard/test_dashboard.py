@@ -21,7 +21,7 @@ OpenPage = Callable[..., Page]
 
 def drawn(page: Page) -> Page:
     """Once a step in which something happened has been drawn."""
-    expect(page.locator("#latency path.line").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#latency .line").first).to_be_visible(timeout=PATIENCE_MS)
     return page
 
 

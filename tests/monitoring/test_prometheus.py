@@ -55,7 +55,7 @@ class Server:
 @pytest.fixture(scope="module")
 def service() -> Iterator[ServiceProcess]:
     tool("prometheus")
-    with running_service(threads="1", max_pixels="200000") as running:
+    with running_service(threads="1", engine="torch", max_pixels="200000") as running:
         yield running
 
 
