@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ SOURCE_DIR = Path(__file__).parent / "source_prompts"
 _HEADER = struct.Struct("<4sHxxIQ")
 _MAGIC = b"STPT"
 _UNIT_TOLERANCE = 1e-3
+_UNREADABLE = (KeyError, ValueError, TypeError, AssertionError, RuntimeError, struct.error, safetensors.SafetensorError)
+"""What reading bytes of the right checksum can still raise: they may be foreign, or made to hurt."""
 
 
 def state_to_bytes(state: ClassState) -> bytes:
@@ -59,9 +62,9 @@ def state_from_bytes(data: bytes) -> ClassState:
             extras=extras,
             info=_info(plain["info"]),
         )
-    except (KeyError, ValueError, TypeError, AssertionError, safetensors.SafetensorError) as error:
+        _check_weights(state)
+    except _UNREADABLE as error:
         raise StateError(f"class state does not decode: {type(error).__name__}: {error}") from error
-    _check_weights(state)
     return state
 
 
@@ -92,6 +95,8 @@ def _info(raw: Any) -> dict[str, InfoValue]:
 
 
 def _check_weights(state: ClassState) -> None:
+    if state.weights.ndim != 2 or not state.weights.is_floating_point() or not math.isfinite(state.logit_scale):
+        raise StateError("class state holds no matrix of class weights with a scale")
     norms = state.weights.norm(dim=-1)
     unit = torch.allclose(norms, torch.ones_like(norms), atol=_UNIT_TOLERANCE)  # false for NaN as well
     if not unit or state.background.shape != state.weights.shape[1:]:

@@ -99,7 +99,7 @@ def decode_record(data: bytes) -> Record:
             fit=_fit(content.get("fit")),
             former_name=content.get("former_name"),
         )
-    except (ValueError, KeyError, TypeError, AdapterError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, AdapterError) as error:
         raise StoreError(f"a stored label-set record cannot be read: {error}") from error
 
 

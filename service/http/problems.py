@@ -30,6 +30,9 @@ TYPE_PATH = "/problems/"
 NO_FIELDS = {"body", "query", "path", "header", "str", "ClassEntry"}
 """Parts of a validation error's place that say where it came from or which form was tried, not which field it is."""
 
+JSON_DEPTH = 200
+"""How deep arrays and objects may stand in each other: the parser's own bound."""
+
 PLAIN_ERRORS: Mapping[int, type[ServiceError]] = {
     400: BadRequest,
     404: NotFound,
@@ -59,6 +62,8 @@ def problem_response(error: ServiceError, headers: Mapping[str, str] | None = No
 def validation_problem(errors: Sequence[Any]) -> ServiceError:
     """From pydantic's list: text that is not JSON is malformed, everything else makes no sense as given."""
     first = errors[0]
+    if first["type"] == "json_invalid" and "recursion" in str(first.get("ctx", {}).get("error", "")):
+        return LimitExceeded("max_json_depth", JSON_DEPTH, field="body")
     if first["type"] == "json_invalid":
         return BadRequest(f"the body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}")
     listed = [{"field": field_path(one["loc"]), "message": one["msg"]} for one in errors[:20]]

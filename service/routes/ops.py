@@ -9,10 +9,11 @@ from starlette.responses import JSONResponse, Response
 from adapters import describe_methods
 from service.decode import FORMATS
 from service.engine_answers import engine_answer
-from service.errors import NotFound
+from service.errors import NotFound, NotReady
 from service.http.deps import CoreDep, RuntimeDep
-from service.http.problems import problem_answers, problem_types
+from service.http.problems import JSON_DEPTH, problem_answers, problem_types
 from service.readiness import ReadinessCheck
+from service.runtime import Runtime
 from service.schemas import (
     AdaptersAnswer,
     Alive,
@@ -54,7 +55,16 @@ async def list_models(core: CoreDep, runtime: RuntimeDep) -> ModelsAnswer:
 @router.get("/v1/limits", operation_id="list_limits")
 async def list_limits(runtime: RuntimeDep) -> LimitsAnswer:
     settings = runtime.settings
-    return LimitsAnswer(limits=settings.limits, image_types=list(FORMATS.values()), exif=settings.exif)
+    limits = {**settings.limits, "max_json_depth": JSON_DEPTH, **tokens_limit(runtime)}
+    return LimitsAnswer(limits=limits, image_types=list(FORMATS.values()), exif=settings.exif)
+
+
+def tokens_limit(runtime: Runtime) -> dict[str, int]:
+    """Tokens of one prompt, template and all; known once the backbone is loaded."""
+    try:
+        return {"max_tokens": runtime.core.backbone.text.context_length}
+    except NotReady:
+        return {}
 
 
 @router.get("/livez", operation_id="livez")

@@ -120,7 +120,7 @@ def read_captions(text: str | None, count: int, longest: int) -> list[str | None
         return [None] * count
     try:
         captions = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unprocessable(f"captions: not JSON: {error}", field="captions") from error
     if not isinstance(captions, list) or not all(one is None or isinstance(one, str) for one in captions):
         raise Unprocessable("captions: a JSON list of texts and nulls is expected", field="captions")

@@ -17,6 +17,8 @@ trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
 
 LogFormat = Literal["auto", "json", "text"]
 
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
 
 
@@ -58,5 +60,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")  # a terminal's own time
         extra = " ".join(f"{key}={value}" for key, value in fields_of(record).items())
-        line = f"{clock} {record.levelname.lower():7} {record.getMessage()}{'  ' if extra else ''}{extra}"
+        said = f"{record.getMessage()}{'  ' if extra else ''}{extra}"
+        # One record is one line: what callers send (a path, say) may hold line ends and control sequences.
+        line = f"{clock} {record.levelname.lower():7} {said.translate(CONTROLS)}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
