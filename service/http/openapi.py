@@ -60,7 +60,7 @@ def _with_keys(document: dict[str, Any]) -> None:
             if needed_scopes(method.upper(), path) is None:
                 operation["security"] = [{}]
             else:
-                operation["responses"] |= {str(code): said for code, said in problem_answers(401, 403).items()}
+                operation["responses"] |= {str(code): said for code, said in problem_answers(401, 403, 429).items()}
 
 
 @router.get("/openapi.json")

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import yaml
 
 from adapters.clip import Backbone
 from service.app import create_app
 from service.http.openapi import page
+from service.http.problems import problem_types
 from service.settings import Settings
 
 CONTRACT = Path(__file__).resolve().parents[2] / "openapi.yaml"
-PROSE = {"title", "description", "summary", "tags", "examples", "example"}
+PROSE = {"title", "description", "summary", "tags", "examples", "example", "headers", "x-limits"}
+"""What the contract says and the application's own document does not."""
+
+WITHOUT_EXAMPLE = {"AdaptersAnswer", "ModelsAnswer", "Alive", "Live", "Ready", "ServerMetadata", "StatsAnswer"}
+"""As long as the methods and engines that are served, or a word or two."""
+
 METHODS = {"get", "put", "post", "delete", "patch", "head"}
 
 Json = dict[str, Any]
@@ -92,3 +100,50 @@ def test_the_api_page_names_every_path_and_loads_nothing_from_elsewhere(served: 
     assert all(path in text for path in served["paths"])
     assert "http://" not in text
     assert "https://" not in text
+
+
+def described(contract: Json) -> Iterator[tuple[str, Json]]:
+    for path, item in contract["paths"].items():
+        yield from ((f"{method.upper()} {path}", item[method]) for method in item.keys() & METHODS)
+
+
+def test_each_example_in_the_contract_fits_its_schema(contract: Json) -> None:
+    found = 0
+    shared = {"components": contract["components"]}
+    for name, schema in contract["components"]["schemas"].items():
+        for example in schema.get("examples", []):
+            jsonschema_rs.validate({"$ref": f"#/components/schemas/{name}", **shared}, example)
+            found += 1
+    for answer in contract["components"]["responses"].values():
+        for content in answer["content"].values():
+            if "example" in content:
+                jsonschema_rs.validate({**content["schema"], **shared}, content["example"])
+                found += 1
+    assert found > 30
+
+
+def test_bodies_and_answers_have_examples_and_errors_say_which(contract: Json) -> None:
+    schemas = contract["components"]["schemas"]
+    for name, operation in described(contract):
+        bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+        references = [body.get("content", {}).get("application/json", {}).get("schema", {}) for body in bodies]
+        named = {one["$ref"].rpartition("/")[2] for one in references if "$ref" in one} - WITHOUT_EXAMPLE
+        assert [one for one in named if "examples" not in schemas[one]] == [], name
+        generic = [code for code, one in operation["responses"].items() if one.get("$ref", "").endswith("/Problem")]
+        assert generic == [], f"{name}: name the answers of {generic} by their own component"
+
+
+def test_what_can_be_too_large_says_by_which_limits(contract: Json) -> None:
+    limits = Settings().limits
+    for name, operation in described(contract):
+        assert ("413" in operation["responses"]) == ("x-limits" in operation), name
+        assert set(operation.get("x-limits", [])) <= limits.keys(), name
+
+
+def test_the_examples_of_problems_are_as_the_service_says_them(contract: Json) -> None:
+    kinds = {str(one["type"]): one for one in problem_types().values()}
+    for name, answer in contract["components"]["responses"].items():
+        example = answer["content"]["application/problem+json"].get("example")
+        if example is not None:
+            kind = kinds[example["type"]]
+            assert (example["title"], example["status"]) == (kind["title"], kind["status"]), name
