@@ -16,8 +16,8 @@ from adapters.chunked import Tick
 from adapters.layout import PromptLayout
 from adapters.shared_beginnings import Sharing, shared_beginnings
 
-SLICE_FLOPS = {"cpu": 2e9}
-"""Work of a slice: 10 to 20 ms of one core."""
+SLICE_FLOPS = {"cpu": 1.5e9}
+"""Work of a slice: about 10 to 20 ms of one core."""
 DEVICE_SLICE_FLOPS = 2e12
 """On any other device."""
 LEAST_ROWS = 8

@@ -122,7 +122,9 @@ def main(argv: Sequence[str]) -> None:
     arguments = parse(argv)
     write_header("Label path", "label_sizes", argv)
     if "sizes" in arguments.parts:
-        with running_service(max_classes=str(max(arguments.classes)), threads="1", engine="torch") as service:
+        with running_service(
+            max_classes=str(max(arguments.classes)), threads="1", engine="torch", embedding_bytes="0"
+        ) as service:
             adapt_once(service, class_names(5), "self-tpt")
             rows = [size_row(service, count, 5, arguments.requests) for count in arguments.classes]
             first, second, share = overlap(service, 1000)
@@ -132,7 +134,7 @@ def main(argv: Sequence[str]) -> None:
         write(f"1,000 names by zero-shot: {first:.2f} s; then 1,000 of which 900 are the same: {second:.2f} s, "
               f"{100 * share:.0f} % of the prompts encoded.\n")  # fmt: skip
     if "images" in arguments.parts:
-        with running_service(threads="1", engine="torch") as service:
+        with running_service(threads="1", engine="torch", embedding_bytes="0") as service:
             rows = during_adaptation(service, arguments.during, arguments.rounds)
         write_table(("single requests", "count", "p50, ms", "p95, ms", "p99, ms"), rows)
     for name in arguments.backbones if "tricks" in arguments.parts else ():
