@@ -43,10 +43,10 @@ router = APIRouter()
 )
 async def stats(runtime: RuntimeDep, core: CoreDep) -> StatsAnswer:
     window = runtime.window
-    steps, now = window.steps, window.read()
+    steps, trend, now = window.steps, window.trend, window.read()
 
     def reckoned() -> tuple[StatsSummary, StatsPoints, list[RouteStats]]:
-        return summary_of(steps), points_of(steps), routes_of(steps)
+        return summary_of(steps), points_of(trend), routes_of(steps)
 
     summary, points, routes = await asyncio.to_thread(reckoned)  # milliseconds, which nobody else shall wait for
     return StatsAnswer(

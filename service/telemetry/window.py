@@ -13,6 +13,9 @@ from service.telemetry.readings import Reading, Step, between, read
 
 STEP_SECONDS = 2.0
 STEPS_KEPT = 150
+TREND_STEPS = 5
+"""Steps that one point of the trend covers: at little traffic a single step often has nothing in it."""
+
 ASK_EVERY = 5
 """Steps between two questions to the dependencies."""
 
@@ -24,12 +27,18 @@ class RollingWindow:
         self.step = step
         self._metrics = metrics
         self._steps: deque[Step] = deque(maxlen=kept)
-        self._last: Reading = read(metrics, time.time())
+        self._trend: deque[Step] = deque(maxlen=kept)
+        self._readings: deque[Reading] = deque([read(metrics, time.time())], maxlen=TREND_STEPS)
 
     @property
     def steps(self) -> Sequence[Step]:
-        """Oldest first."""
+        """Oldest first; they do not overlap."""
         return tuple(self._steps)
+
+    @property
+    def trend(self) -> Sequence[Step]:
+        """As many as `steps`, each of which covers `TREND_STEPS` of them or as many as there were."""
+        return tuple(self._trend)
 
     @property
     def seconds(self) -> float:
@@ -42,9 +51,12 @@ class RollingWindow:
 
     def sample(self) -> None:
         reading = self.read()
-        if reading.at > self._last.at:  # a clock that was set back makes no step
-            self._steps.append(between(self._last, reading))
-        self._last = reading
+        if reading.at <= self._readings[-1].at:  # a clock that was set back makes no step
+            self._readings.clear()
+        else:
+            self._steps.append(between(self._readings[-1], reading))
+            self._trend.append(between(self._readings[0], reading))
+        self._readings.append(reading)
 
     async def run(self, ask: Callable[[], Awaitable[None]]) -> None:
         """Samples until cancelled; `ask` is awaited now and then to find out how the dependencies are."""

@@ -62,6 +62,15 @@ def test_the_window_forgets_the_oldest_step(metrics: Metrics) -> None:
     assert window.seconds == 6.0
 
 
+def test_a_point_of_the_trend_covers_the_steps_before_it(metrics: Metrics) -> None:
+    window = RollingWindow(metrics)
+    for _ in range(8):
+        request(metrics, 0.1)
+        window.sample()
+    assert [step.latency("/v1/classify").count for step in window.trend] == [1, 2, 3, 4, 5, 5, 5, 5]
+    assert len(window.trend) == len(window.steps)
+
+
 def test_the_summary_is_about_classify_requests_alone(metrics: Metrics) -> None:
     window = RollingWindow(metrics)
     request(metrics, 0.1)
