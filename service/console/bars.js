@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { milliseconds, percent } from "./format.js";
 
-const STAGE_COLOURS = 6;
+const STAGE_COLOURS = 7;
 const REST = "network and browser";
 
 function move(rank, before) {

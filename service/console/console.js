@@ -44,7 +44,7 @@ async function route({ focus = true } = {}) {
 async function showService() {
   if (document.hidden) return;
   const { status, checks } = await api.readiness();
-  const text = { ready: "ready", degraded: "degraded", unready: "starting", down: "not reachable" }[status] ?? status;
+  const text = { ready: "ready", degraded: "degraded", unready: "not ready", down: "not reachable" }[status] ?? status;
   find("service-dot").dataset.state = status;
   const bad = (checks ?? []).filter((check) => check.status !== "ok").map((check) => check.name).join(", ");
   const one = status === "down" ? null : await api.model({ background: true }).catch(() => null);
