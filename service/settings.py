@@ -197,6 +197,6 @@ def listed(text: str | None) -> frozenset[str]:
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     """SELFTPT_ variables that no setting reads: most likely typing errors, worth a warning at start."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | {f"{PREFIX}URL"}
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {f"{PREFIX}URL", f"{PREFIX}API_KEY"}
     given = os.environ if environ is None else environ
     return sorted(name for name in given if name.startswith(PREFIX) and name not in known)
