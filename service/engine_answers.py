@@ -1,12 +1,10 @@
-"""How `GET /v1/models` tells which engine runs the image tower, and why."""
+"""How `GET /v1/models` tells which engine runs the image tower, and why. Imports no torch: clients read this too."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from pydantic import BaseModel
-
-from adapters.engines.base import Decision
 
 
 class EngineCandidate(BaseModel):
@@ -35,28 +33,3 @@ class EngineAnswer(BaseModel):
     reason: str
     batch: int
     candidates: list[EngineCandidate]
-
-
-def engine_answer(decision: Decision) -> EngineAnswer:
-    candidates = [
-        EngineCandidate(
-            engine=found.kind.engine,
-            precision=found.kind.precision,
-            ms_single=found.ms_single,
-            ms_batch=found.ms_batch,
-            cosine=found.cosine,
-            agreement=found.agreement,
-            neighbours=found.neighbours,
-            refused=found.refused,
-        )
-        for found in decision.findings
-    ]
-    return EngineAnswer(
-        name=decision.engine,
-        precision=decision.precision,
-        threads=decision.threads,
-        source=decision.source,
-        reason=decision.reason,
-        batch=decision.batch,
-        candidates=candidates,
-    )

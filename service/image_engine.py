@@ -9,6 +9,7 @@ from adapters.clip import Backbone
 from adapters.engines.base import Decision
 from adapters.engines.choice import Wanted, choose_engine
 from adapters.engines.cuda_graphs import graph_engine
+from service.engine_answers import EngineAnswer, EngineCandidate
 from service.settings import Settings
 
 FOLDER = "engines"
@@ -52,4 +53,29 @@ def wanted_engine(settings: Settings) -> Wanted:
         max_batch=settings.max_batch,
         seconds=settings.engine_seconds,
         folder=settings.data_dir / FOLDER,
+    )
+
+
+def engine_answer(decision: Decision) -> EngineAnswer:
+    candidates = [
+        EngineCandidate(
+            engine=found.kind.engine,
+            precision=found.kind.precision,
+            ms_single=found.ms_single,
+            ms_batch=found.ms_batch,
+            cosine=found.cosine,
+            agreement=found.agreement,
+            neighbours=found.neighbours,
+            refused=found.refused,
+        )
+        for found in decision.findings
+    ]
+    return EngineAnswer(
+        name=decision.engine,
+        precision=decision.precision,
+        threads=decision.threads,
+        source=decision.source,
+        reason=decision.reason,
+        batch=decision.batch,
+        candidates=candidates,
     )

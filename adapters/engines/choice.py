@@ -28,6 +28,8 @@ RULES = 1
 WORTH = 1.05
 """An engine must be so many times faster than a more exact one to be taken instead."""
 
+NOT_TRIED = "not tried:"
+
 EXACTNESS = {"fp32": 0, "bf16": 1, "int8": 2}
 
 _log = logging.getLogger(__name__)
@@ -116,7 +118,10 @@ class _Choice:
                 return reopened
             _log.warning("the engine of the last start does not open; measuring again", extra={"error": reopened.text})
             self._memory.forget(self._key)
-        return self._opened(self._memory.keep(self._key, self._measured(blocked)))
+        decision = self._measured(blocked)
+        if any(found.refused.startswith(NOT_TRIED) for found in decision.findings):
+            return self._opened(decision)  # a moment without time should not decide for all later starts
+        return self._opened(self._memory.keep(self._key, decision))
 
     def _blocked(self, kind: Kind) -> Finding:
         return Finding(kind, refused=obstacle(kind, self._machine, asked_for=self._wanted.precision == kind.precision))
@@ -141,7 +146,7 @@ class _Choice:
         if found.refused:
             return found
         if time.monotonic() - began > self._wanted.seconds:
-            return replace(found, refused=f"not tried: the {self._wanted.seconds:g} s for choosing were over")
+            return replace(found, refused=f"{NOT_TRIED} the {self._wanted.seconds:g} s for choosing were over")
         kind = found.kind
         measured = attempt(lambda: bench.finding(kind, open_engine(kind, self._shop, bench.probes.pixels_P3SS)))
         if isinstance(measured, Failure):

@@ -8,7 +8,6 @@ from starlette.responses import JSONResponse, Response
 
 from adapters import describe_methods
 from service.decode import FORMATS
-from service.engine_answers import engine_answer
 from service.errors import NotFound, NotReady
 from service.http.deps import CoreDep, RuntimeDep
 from service.http.problems import JSON_DEPTH, problem_answers, problem_types
