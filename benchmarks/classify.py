@@ -9,20 +9,23 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from adapters import create_adapter
 from adapters.base import ClassState, LabelSet, cosine_logits
 from adapters.clip import Backbone, load_backbone
 from benchmarks.load import Job, LoadProcess
 from benchmarks.names import class_names
+from benchmarks.pixels import decoder_of
 from benchmarks.process import ServiceProcess, running_service
 from benchmarks.report import progress, write, write_header, write_table
 from service.allocator import keep_large_blocks
+from service.image_engine import with_engine
 from service.settings import Settings
 
 IMAGES = Path(__file__).parents[1] / "examples" / "images"
@@ -33,25 +36,32 @@ Figures = tuple[float, float, float]
 class RawLoop:
     """Preprocess, encode, multiply, rank: what anybody would write around the model, `batch` images at a time."""
 
-    def __init__(self, backbone: Backbone, state: ClassState, images: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        state: ClassState,
+        images: Sequence[Path],
+        pixels: Callable[[bytes], Tensor] | None = None,
+    ) -> None:
+        """`pixels` takes the place of open_clip's own transform."""
         self._backbone = backbone
         self._state = state
         self._images = [path.read_bytes() for path in images]
+        self._pixels = pixels or (lambda data: backbone.preprocess.pixels(Image.open(io.BytesIO(data))))
 
     def run(self, batch: int, seconds: float) -> Figures:
         times: list[float] = []
         begun, number = time.perf_counter(), 0
         while time.perf_counter() - begun < seconds:
             start = time.perf_counter()
-            self._once([self._images[(number + offset) % len(self._images)] for offset in range(batch)])
+            self.once([self._images[(number + offset) % len(self._images)] for offset in range(batch)])
             number += batch
             times.append(time.perf_counter() - start)
         rate = number / (time.perf_counter() - begun)
         return rate, statistics.median(times), sorted(times)[int(0.95 * len(times))]
 
-    def _once(self, images: Sequence[bytes]) -> None:
-        opened = (Image.open(io.BytesIO(data)) for data in images)
-        pixels = torch.stack([self._backbone.preprocess.pixels(image) for image in opened])
+    def once(self, images: Sequence[bytes]) -> None:
+        pixels = torch.stack([self._pixels(data) for data in images])
         scores = cosine_logits(self._backbone.image.encode(pixels), self._state).softmax(dim=1)
         scores.topk(min(5, scores.shape[1]))
 
@@ -71,14 +81,16 @@ def one_round(
     return found
 
 
-def raw_loop(names: Sequence[str], images: Sequence[Path]) -> RawLoop:
-    """The same model with the settings of the service. The product with the class weights costs the same whatever
-    made them, so zero-shot ones do."""
-    settings = Settings()
+def raw_loop(names: Sequence[str], images: Sequence[Path], settings: Settings | None = None) -> RawLoop:
+    """The same model, engine and preprocessing as the service has with these settings. The product with the class
+    weights costs the same whatever made them, so zero-shot ones do."""
+    settings = settings or Settings()
     keep_large_blocks()
     torch.set_num_threads(settings.compute_threads)
-    backbone = load_backbone(settings.backbone, device=settings.device, precision=settings.precision)
-    return RawLoop(backbone, create_adapter("zero-shot", backbone).adapt(LabelSet.of(*names), backbone), images)
+    loaded = load_backbone(settings.backbone, device=settings.device, precision=settings.precision)
+    backbone, _ = with_engine(settings, loaded)
+    state = create_adapter("zero-shot", backbone).adapt(LabelSet.of(*names), backbone)
+    return RawLoop(backbone, state, images, decoder_of(settings, backbone, settings.preprocess).decode)
 
 
 def adapted_path(service: ServiceProcess, names: Sequence[str]) -> str:
@@ -93,7 +105,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[Figures]]:
     names = class_names(arguments.classes)
     raw = raw_loop(names, arguments.images)
     rounds: dict[str, list[Figures]] = defaultdict(list)
-    with running_service() as service, LoadProcess() as load:
+    with running_service(embedding_bytes="0") as service, LoadProcess() as load:
         path = adapted_path(service, names)
         for number in range(arguments.rounds + 1):
             progress(f"round {number} of {arguments.rounds}{'' if number else ' (warming up)'}")

@@ -81,12 +81,13 @@ class Decoder:
         `ImageError`, `LimitExceeded` or `UnsupportedType`."""
         if len(data) > self._limits.max_image_bytes:
             raise LimitExceeded("max_image_bytes", self._limits.max_image_bytes, actual=len(data))
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, data, views)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.decode, data, views)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, data: bytes, views: int) -> Tensor:
+    def decode(self, data: bytes, views: int = 1) -> Tensor:
+        """As `pixels`, on the calling thread and whatever the number of bytes."""
         with open_header(data) as image:
             width, height = image.size
             self._check_size(width, height)

@@ -1,0 +1,170 @@
+"""What the way of an image through the service costs: overhead over preprocessing and forward pass at concurrency 1, an
+image that was seen before, and one label set against many in one load."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from benchmarks.classify import IMAGES, adapted_path, raw_loop
+from benchmarks.load import Job, Outcome, generate, prepared
+from benchmarks.names import class_names
+from benchmarks.process import ServiceProcess, running_service
+from benchmarks.report import progress, write, write_header, write_table
+from service.settings import Settings
+
+STAGES = ("receive", "resolve", "decode", "queue", "batch", "forward", "head", "total")
+CLASSES = 100
+SETS = 64
+
+Times = dict[str, list[float]]
+"""Milliseconds by what took them."""
+
+
+class Caller:
+    """One connection; asks for one image at a time."""
+
+    def __init__(self, service: ServiceProcess) -> None:
+        self._connection = HTTPConnection("127.0.0.1", service.port)
+
+    def ask(self, path: str, image: bytes, times: Times, name: str) -> None:
+        begun = time.perf_counter()
+        self._connection.request("POST", path, image, {"Content-Type": "image/jpeg"})
+        answer = self._connection.getresponse()
+        body = answer.read()
+        times[name].append(1e3 * (time.perf_counter() - begun))
+        if answer.status != 200:
+            raise SystemExit(body.decode())
+        timings: dict[str, Any] = json.loads(body)["timings_ms"]
+        for stage in STAGES:
+            times[f"{name}: {stage}"].append(float(timings.get(stage, 0.0)))
+
+
+def variants(source: Path, count: int) -> list[bytes]:
+    """The photo with one pixel changed each time: new content, the same work."""
+    image = Image.open(source).convert("RGB")
+    made = []
+    for number in range(count):
+        image.putpixel((0, 0), (number % 256, number // 256 % 256, number // 65536))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=95)
+        made.append(buffer.getvalue() + number.to_bytes(4, "big"))  # bytes behind the end mark are nobody's
+    return made
+
+
+def overhead(arguments: argparse.Namespace, settings: dict[str, str]) -> None:
+    names = class_names(CLASSES)
+    images = [IMAGES / "coffee.jpg"]
+    times: Times = defaultdict(list)
+    raw = raw_loop(names, images, Settings(**settings))  # type: ignore[arg-type]  # texts, as from the environment
+    image = images[0].read_bytes()
+    with running_service(**settings, embedding_bytes="0") as service:
+        caller, path = Caller(service), adapted_path(service, names)
+        for number in range(arguments.requests):
+            kept = times if number >= arguments.requests // 10 else defaultdict(list)
+            begun = time.perf_counter()
+            raw.once([image])
+            kept["preprocess and forward, in process"].append(1e3 * (time.perf_counter() - begun))
+            caller.ask(path, image, kept, "service")
+    median = {name: statistics.median(found) for name, found in times.items()}
+    work = [
+        sum(row) for row in zip(*(times[f"service: {stage}"] for stage in ("decode", "forward", "head")), strict=True)
+    ]
+    beside = statistics.median(whole - part for whole, part in zip(times["service"], work, strict=True))
+    rows = [(name, f"{milliseconds:.2f}") for name, milliseconds in median.items()]
+    rows.append(("service beside decode, forward and head of the same request", f"{beside:.2f}"))
+    write_table(("concurrency 1", "p50, ms"), rows)
+
+
+def seen_before(arguments: argparse.Namespace, settings: dict[str, str]) -> None:
+    """The same image against another label set, and new images, in turns."""
+    times: Times = defaultdict(list)
+    fresh = variants(IMAGES / "coffee.jpg", arguments.requests)
+    with running_service(**settings) as service:
+        caller = Caller(service)
+        paths = label_sets(service, 8)
+        for number, image in enumerate(fresh):
+            caller.ask(paths[number % 8], image, times, "new image")
+            caller.ask(paths[(number + 1) % 8], image, times, "seen before, another label set")
+        passes = service.metric("selftpt_cache_lookups_total", cache="embedding_memory", result="miss")
+    rows = [
+        (name, *(f"{statistics.median(times[key]):.2f}" for key in (name, f"{name}: decode", f"{name}: forward")))
+        for name in ("new image", "seen before, another label set")
+    ]
+    write_table(("concurrency 1", "p50, ms", "decode", "forward"), rows)
+    write(f"{2 * len(fresh)} requests, {passes:.0f} tower passes.\n")
+
+
+def mixed(arguments: argparse.Namespace, settings: dict[str, str]) -> None:
+    rates: dict[str, list[float]] = defaultdict(list)
+    with running_service(**settings, embedding_bytes="0") as service:
+        paths = label_sets(service, SETS)
+        for number in range(arguments.rounds + 1):
+            progress(f"round {number} of {arguments.rounds}{'' if number else ' (warming up)'}")
+            for sets in (1, SETS):
+                outcome = load(service, paths[:sets], arguments.seconds)
+                if number:
+                    rates[f"{sets} label sets" if sets > 1 else "1 label set"].append(outcome.rate)
+    ratio = statistics.median(many / one for one, many in zip(*rates.values(), strict=True))
+    write_table(
+        ("concurrency 16", "images/s"), [(name, f"{statistics.median(found):.1f}") for name, found in rates.items()]
+    )
+    write(f"Median of {arguments.rounds} interleaved rounds; {SETS} label sets do {ratio:.3f} of one's images/s.\n")
+
+
+def load(service: ServiceProcess, paths: Sequence[str], seconds: float) -> Outcome:
+    job = Job(service.port, "", (str(IMAGES / "coffee.jpg"),), 16, seconds)
+    requests = [request for path in paths for request in prepared(Job(job.port, path, job.images, 16, seconds))]
+    outcome = asyncio.run(generate(job, requests))
+    if outcome.failures:
+        raise SystemExit(f"{outcome.failures} requests failed")
+    return outcome
+
+
+def label_sets(service: ServiceProcess, count: int) -> list[str]:
+    """Paths that classify against distinct label sets."""
+    paths = []
+    for salt in range(count):
+        body = {"classes": class_names(CLASSES, salt=salt), "adapter": "zero-shot"}
+        answer = service.client.post("/v1/label-sets", json=body, headers={"Prefer": "wait=60"})
+        if not answer.is_success or answer.json()["status"] != "ready":
+            raise SystemExit(f"a label set is not ready: {answer.text}")
+        paths.append(f"/v1/classify?label_set={answer.json()['id']}")
+    return paths
+
+
+PARTS: dict[str, Callable[[argparse.Namespace, dict[str, str]], None]] = {
+    "overhead": overhead,
+    "seen": seen_before,
+    "mixed": mixed,
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement in a round")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    arguments = parser.parse_args(argv)
+    write_header("Image path", "image_path", argv)
+    settings = {"engine": "torch", "threads": "1", "decode_threads": "1"}
+    for part in arguments.parts:
+        progress(part)
+        PARTS[part](arguments, settings)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
