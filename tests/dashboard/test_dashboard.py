@@ -13,7 +13,7 @@ from tests.e2e.calls import classify
 
 pytestmark = pytest.mark.browser
 
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 FIGURES = ("latency", "stages", "throughput", "queue", "age", "batches", "caches", "busy")
 
 OpenPage = Callable[..., Page]
