@@ -10,12 +10,15 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-
-from tests.conftest import make_tiny_backbone
-from tests.fuzz import targets
+from types import ModuleType
 
 NAMES = ("image", "frames", "state", "signed_state", "record", "base64_text")
+WATCHED = ["PIL", "service", "adapters"]
+"""Packages whose branches guide the search."""
+
 FOUND = Path("fuzz-finding.bin")
 INTERESTING = (b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x80\0\0\0", b'"', b"{", b"[" * 300)
 
@@ -37,7 +40,7 @@ def mutated(data: bytes, draw: random.Random) -> bytes:
     return bytes(changed)
 
 
-def at_random(target: targets.Target, seeds: list[bytes], seconds: float, seed: int) -> int:
+def at_random(target: Callable[[bytes], None], seeds: list[bytes], seconds: float, seed: int) -> int:
     draw, ends, tried = random.Random(seed), time.monotonic() + seconds, 0
     while time.monotonic() < ends:
         data = mutated(draw.choice(seeds), draw)
@@ -48,7 +51,7 @@ def at_random(target: targets.Target, seeds: list[bytes], seconds: float, seed: 
     return tried
 
 
-def guided(name: str, target: targets.Target, seeds: list[bytes], seconds: float) -> None:
+def guided(name: str, target: Callable[[bytes], None], seeds: list[bytes], seconds: float) -> None:
     import atheris
 
     folder = Path(".fuzz") / name
@@ -59,11 +62,21 @@ def guided(name: str, target: targets.Target, seeds: list[bytes], seconds: float
     atheris.Fuzz()
 
 
+def watched() -> ModuleType:
+    """The targets, with what they test made to report its branches; that works while it is imported."""
+    import atheris
+
+    with atheris.instrument_imports(include=WATCHED, enable_loader_override=False):
+        return import_module("tests.fuzz.targets")
+
+
 def one(name: str, seconds: float, seed: int) -> None:
     warnings.simplefilter("ignore")
-    made = targets.Decoding(make_tiny_backbone()) if name == "image" else getattr(targets, name)
+    with_atheris = importlib.util.find_spec("atheris") is not None
+    targets = watched() if with_atheris else import_module("tests.fuzz.targets")
+    made = targets.decoding() if name == "image" else getattr(targets, name)
     seeds = getattr(targets, f"{name}_seeds", targets.image_seeds)()
-    if importlib.util.find_spec("atheris") is not None:
+    if with_atheris:
         guided(name, made, seeds, seconds)
     else:
         sys.stdout.write(f"{name}: {at_random(made, seeds, seconds, seed)} inputs, nothing found\n")

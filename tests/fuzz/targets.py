@@ -21,6 +21,7 @@ from service.errors import ServiceError, StoreError
 from service.images import from_base64
 from service.records import decode_record
 from service.security.images import frames_of
+from tests.conftest import make_tiny_backbone
 from tests.security.hostile import encoded, many_scans, odd, picture
 
 LIMITS = ImageLimits(1 << 20, 1_000_000, 50.0)
@@ -48,6 +49,10 @@ class Decoding:
         for way in self._ways:
             way.close()
         self._loop.close()
+
+
+def decoding() -> Decoding:
+    return Decoding(make_tiny_backbone())
 
 
 def state(data: bytes) -> None:
