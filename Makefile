@@ -25,11 +25,12 @@ define install
 @touch $@
 endef
 
-.PHONY: help venv serve test check lint scan audit fuzz bench backbone clean
+.PHONY: help venv serve cluster test check lint scan audit fuzz bench backbone clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make serve     install into $(VENV) and start the service on http://$(HOST):$(PORT)"
+	@echo "make cluster   front ends and workers on a local Ray cluster, with a Redis that forgets"
 	@echo "make test      ruff, mypy and all tests"
 	@echo "make check     the same as make test"
 	@echo "make lint      ruff and mypy only"
@@ -59,10 +60,12 @@ $(TRAIN): $(BASE)
 
 # The page tests drive a Chromium, the monitoring tests a Prometheus. As root on Debian both are installed; elsewhere
 # those tests skip and say so, except in CI (CI=true), where what is missing is a failure.
+# Redis with TLS and Sentinels needs the system's redis-server: the wheel's server is built without TLS.
 $(SYSTEM): | $(BIN)/python
 	@lacks=""; \
 	{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null 2>&1 || lacks="chromium fonts-liberation curl"; \
 	{ command -v prometheus && command -v promtool; } >/dev/null 2>&1 || lacks="$$lacks prometheus"; \
+	{ command -v redis-server && command -v redis-sentinel; } >/dev/null 2>&1 || lacks="$$lacks redis-server redis-sentinel openssl"; \
 	if [ -z "$$lacks" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 		echo "installing for the tests: $$lacks"; \
@@ -73,6 +76,9 @@ $(SYSTEM): | $(BIN)/python
 
 serve: $(BASE)
 	@exec $(BIN)/selftpt serve --host $(HOST) --port $(PORT)
+
+cluster: $(DEV)
+	@exec $(BIN)/python -m benchmarks.local_cluster --host $(HOST) --port $(PORT)
 
 lint: $(DEV)
 	$(BIN)/ruff format --check .

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
+from service.cluster.shape import Shape
 from service.settings import PREFIX, Settings
+from tests.needs import missing
 
 DOCKER = Path(__file__).resolve().parents[1] / "docker"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
@@ -29,7 +35,7 @@ def test_every_stage_stands_on_an_image_or_an_earlier_stage() -> None:
 
 
 def test_the_process_is_unprivileged_and_watched() -> None:
-    assert re.search(r"^USER selftpt$", DOCKERFILE, re.MULTILINE)
+    assert re.search(r"^USER 10001$", DOCKERFILE, re.MULTILINE)
     assert "/readyz" in DOCKERFILE.split("HEALTHCHECK", 1)[1]
 
 
@@ -50,3 +56,54 @@ def test_the_service_waits_for_a_durable_valkey() -> None:
     assert service["depends_on"] == {"valkey": {"condition": "service_healthy"}}
     assert "--appendonly" in valkey["command"]
     assert "healthcheck" in valkey
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name, path=str(Path(sys.executable).parent))
+    if found is None:
+        raise missing(f"no {name}: it comes with the dev extra")
+    return found
+
+
+def test_the_dockerfile_passes_hadolint() -> None:
+    run = subprocess.run([tool("hadolint"), str(DOCKER / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "")
+
+
+def test_monitoring_is_part_of_the_composition() -> None:
+    (included,) = COMPOSE["include"]
+    monitoring = yaml.safe_load((DOCKER / included["path"]).read_text(encoding="utf-8"))
+    assert {"prometheus", "grafana"} <= set(monitoring["services"])
+    mounts = [mount.partition(":")[0] for one in monitoring["services"].values() for mount in one["volumes"]]
+    assert all((DOCKER / mount).exists() for mount in mounts if mount.startswith("./"))
+
+
+@pytest.mark.parametrize("name", ["selftpt", "valkey"])
+def test_kubernetes_objects_fit_their_schemas(name: str) -> None:
+    file = str(DOCKER / "kubernetes" / f"{name}.yaml")
+    command = [tool("kubernetes-validate"), "--strict", "-k", "1.34", file]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_the_ray_service_runs_what_exists_in_a_shape_that_is_valid() -> None:
+    service = yaml.safe_load((DOCKER / "kubernetes" / "rayservice.yaml").read_text(encoding="utf-8"))
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    module, _, function = application["import_path"].partition(":")
+    source = DOCKER.parent / (module.replace(".", "/") + ".py")
+    assert f"def {function}(shape: Shape)" in source.read_text(encoding="utf-8")
+    assert Shape.model_validate(application["args"]).worker_gpus == 0.5
+
+
+def test_variables_of_kubernetes_are_settings() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in (DOCKER / "kubernetes").glob("*.yaml"))
+    used = {name.rstrip("_") for name in re.findall(rf"{PREFIX}([A-Z_]+)", text)}
+    assert used
+    assert used <= {name.upper() for name in Settings.model_fields}
+
+
+@pytest.mark.slow
+def test_the_dockerfiles_steps_lead_to_a_healthy_service() -> None:
+    run = subprocess.run([sys.executable, str(DOCKER / "dry_run.py")], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "healthy after" in run.stdout
