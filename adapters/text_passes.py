@@ -20,8 +20,8 @@ SLICE_FLOPS = {"cpu": 1.5e9}
 """Work of a slice: about 10 to 20 ms of one core."""
 DEVICE_SLICE_FLOPS = 2e12
 """On any other device."""
-LEAST_ROWS = 8
-"""Smaller slices would read the weights more often than they use them."""
+LEAST_ROWS, LEAST_GRAPH_ROWS = 24, 8
+"""Smaller slices would read the weights of a large tower more often than they use them."""
 
 
 class TextPasses:
@@ -37,7 +37,7 @@ class TextPasses:
     def rows_at_once(self, tokens: int, *, graph: bool = False) -> int:
         """Prompts of so many tokens that make a slice: a pass, or the longer half of one with its gradient."""
         work = SLICE_FLOPS.get(self._device.type, DEVICE_SLICE_FLOPS) / (2 if graph else 1)
-        return max(LEAST_ROWS, int(work / (self._token_flops * max(1, tokens))))
+        return max(LEAST_GRAPH_ROWS if graph else LEAST_ROWS, int(work / (self._token_flops * max(1, tokens))))
 
     def texts(self, ids_NL: Tensor, end_N: Tensor, tick: Tick) -> Tensor:
         """Float32 rows [N, D] of the tower's own lengths, without a graph."""

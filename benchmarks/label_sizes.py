@@ -18,7 +18,7 @@ from benchmarks.process import ServiceProcess, running_service
 from benchmarks.report import progress, write, write_header, write_table
 from benchmarks.text_tricks import Trick, tricks
 
-PARTS = ("sizes", "images", "tricks")
+PARTS = ("sizes", "overlap", "images", "tricks")
 PHOTO = Path(__file__).parents[1] / "examples" / "images" / "cat.jpg"
 
 
@@ -54,10 +54,10 @@ def size_row(service: ServiceProcess, count: int, salt: int, requests: int) -> t
 def overlap(service: ServiceProcess, count: int) -> tuple[float, float, float]:
     """Seconds to ready of a zero-shot set, of one that shares nine tenths of its names, and the share of the second's
     prompts that passed the text tower."""
-    names = class_names(count, salt=77)
+    names, others = class_names(count, salt=77), class_names(2 * count, salt=77)[-(count // 10) :]
     first, _ = adapt_once(service, names, "zero-shot")
     before = service.metric("selftpt_text_forwards_total")
-    second, _ = adapt_once(service, [*names[count // 10 :], *class_names(count // 10, salt=78)], "zero-shot")
+    second, _ = adapt_once(service, [*names[count // 10 :], *others], "zero-shot")
     return first, second, (service.metric("selftpt_text_forwards_total") - before) / count
 
 
@@ -121,20 +121,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> None:
     arguments = parse(argv)
     write_header("Label path", "label_sizes", argv)
+    shape = {"threads": "1", "engine": "torch", "embedding_bytes": "0"}
     if "sizes" in arguments.parts:
-        with running_service(
-            max_classes=str(max(arguments.classes)), threads="1", engine="torch", embedding_bytes="0"
-        ) as service:
+        with running_service(**shape, text_bytes="0", max_classes=str(max(arguments.classes))) as service:
             adapt_once(service, class_names(5), "self-tpt")
             rows = [size_row(service, count, 5, arguments.requests) for count in arguments.classes]
-            first, second, share = overlap(service, 1000)
         columns = ("classes", "zero-shot ready, s", "new memory, MiB", "self-tpt ready, s", "new memory, MiB",
                    "classify p50, ms", "p99, ms")  # fmt: skip
         write_table(columns, rows)
+    if "overlap" in arguments.parts:
+        with running_service(threads="1", engine="torch") as service:
+            first, second, share = overlap(service, 1000)
         write(f"1,000 names by zero-shot: {first:.2f} s; then 1,000 of which 900 are the same: {second:.2f} s, "
               f"{100 * share:.0f} % of the prompts encoded.\n")  # fmt: skip
     if "images" in arguments.parts:
-        with running_service(threads="1", engine="torch", embedding_bytes="0") as service:
+        with running_service(**shape) as service:
             rows = during_adaptation(service, arguments.during, arguments.rounds)
         write_table(("single requests", "count", "p50, ms", "p95, ms", "p99, ms"), rows)
     for name in arguments.backbones if "tricks" in arguments.parts else ():
