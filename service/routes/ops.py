@@ -11,6 +11,7 @@ from service.decode import FORMATS
 from service.errors import NotFound, NotReady
 from service.http.deps import CoreDep, RuntimeDep
 from service.http.problems import JSON_DEPTH, problem_answers, problem_types
+from service.image_engine import engine_answer
 from service.readiness import ReadinessCheck
 from service.runtime import Runtime
 from service.schemas import (
