@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from open_clip import CLIP
 from torch import Tensor, nn
 
-from adapters.training.concepts import Concept, ConceptSampler, on_show, related
+from adapters.training.concepts import Concept, ConceptSampler, related
 from adapters.training.corpus import all_templates, draw_template, read_captions
 from adapters.training.distil import CorpusSampler, distillation_loss
 from adapters.training.files import save
@@ -39,7 +39,7 @@ REAL_SHARE = 0.6
 PHOTO_SHARE, OTHER_PHOTO_SHARE = 0.85, 0.4
 BARE_SHARE = 0.12
 SAME_TARGET = 0.8  # names whose targets are that close are not told apart
-TEXT_TO_IMAGE, HEAD, ROWS, CAPTION, DISTIL, SHIFT = 0.5, 0.7, 0.7, 0.3, 1.0, 1.0
+TEXT_TO_IMAGE, HEAD, ROWS, CAPTION, DISTIL, SHIFT = 0.5, 0.7, 0.5, 0.5, 1.0, 1.0
 START_SCALE = 25.0
 PROJECTION_DRAWS, PROJECTION_RIDGE = 30_000, 0.02
 
@@ -128,7 +128,7 @@ class Aligner:
         """Features of one image of each concept, and the synsets that each image shows."""
         shown = [self._sampler.member(number) for number in numbers]
         features = draw_pseudo(self.directions[[c.row for c in shown]], self._material.domains, self._generator)
-        synsets = [on_show(concept, self._material.wordnet) for concept in shown]
+        synsets = [frozenset([concept.synset] if concept.synset else []) for concept in shown]
         for row, concept in enumerate(shown):
             # a hypernym such as `animal` is seen on photographs too, so ask the concept that was drawn
             named = self._material.concepts[numbers[row]]

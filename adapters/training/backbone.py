@@ -35,7 +35,7 @@ from adapters.training.wordnet import WordNet, read_wordnet
 logger = logging.getLogger(__name__)
 
 SEED = 0
-DISTIL_STEPS, ALIGN_STEPS = 3000, 4000
+DISTIL_STEPS, ALIGN_STEPS = 1000, 3200
 QUICK_DIVISOR = 10
 
 

@@ -16,7 +16,6 @@ from adapters.training.wordnet import WordNet
 # share of the concepts of a step that come from each pool
 POOL_SHARES = {"imagenet": 0.47, "folder": 0.07, "hypernym": 0.07, "photo": 0.16, "clip": 0.13, "wordnet": 0.10}
 DRAWN_BY_FREQUENCY = {"photo", "clip", "wordnet"}
-PERSON, CLOTHING = "00007846", "03051540"  # in WordNet 3.0
 PHOTOS_OF_A_CONCEPT = 12  # from so many captioned photographs on, a name belongs to the pool `photo`
 
 
@@ -80,12 +79,9 @@ def build_concepts(data: Path, names: list[Name], wordnet: WordNet, domains: lis
         features = tuple(real.get(folder_name(text), ()))
         spellings = (own, *lemmas.get(synsets[number], ()))
         concepts.append(Concept("imagenet", spellings, synsets[number], (number,), own, features))
-    worn = [number for number, synset in enumerate(synsets) if CLOTHING in wordnet.ancestors(synset)]
     for synset, classes in hypernyms_of_imagenet(wordnet, synsets).items():
-        # people are seldom a class of their own, but they wear what is
-        members = tuple(classes + worn if synset == PERSON else classes)
         if synset in lemmas:
-            concepts.append(Concept("hypernym", tuple(lemmas[synset]), synset, members, lemmas[synset][0], ()))
+            concepts.append(Concept("hypernym", tuple(lemmas[synset]), synset, tuple(classes), lemmas[synset][0], ()))
     taken = {folder_name(text) for text in IMAGENET_CLASSNAMES}
     for number, name in enumerate(names):
         if name.source in {"imagenet", "lemma", "hypernym"} or name.text in taken:
@@ -149,14 +145,6 @@ class ConceptSampler:
         domains = self._by_domain[concept.row]
         domain, indices = domains[int(self._generator.integers(len(domains)))]
         return domain, indices[int(self._generator.integers(len(indices)))]
-
-
-def on_show(concept: Concept, wordnet: WordNet) -> frozenset[str]:
-    """The synsets that an image of the concept may show: its own, and people with what people wear."""
-    if concept.synset is None:
-        return frozenset()
-    worn = CLOTHING in wordnet.ancestors(concept.synset)
-    return frozenset([concept.synset, PERSON] if worn else [concept.synset])
 
 
 def related(wordnet: WordNet, shown: list[frozenset[str]], told: list[str | None]) -> Tensor:

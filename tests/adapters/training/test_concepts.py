@@ -10,20 +10,17 @@ import torch
 from open_clip import IMAGENET_CLASSNAMES
 
 from adapters.training.concepts import (
-    CLOTHING,
-    PERSON,
     PHOTOS_OF_A_CONCEPT,
     Concept,
     ConceptSampler,
     build_concepts,
     folder_name,
-    on_show,
     related,
     with_photos,
 )
 from adapters.training.names import Name
 from adapters.training.pseudo import Domain
-from adapters.training.wordnet import Synset, WordNet
+from adapters.training.wordnet import WordNet
 
 ANIMAL, DOG, PUPPY, MAN, TURTLE, ORANGE = (f"0000000{number}" for number in (2, 3, 4, 6, 8, 9))
 CLIP = Concept("clip", (0,), DOG, (0,), 0, ())
@@ -65,32 +62,6 @@ def test_concepts_are_the_imagenet_classes_first_then_hypernyms_then_names(data:
     assert {concept.pool for concept in concepts[:1000]} == {"imagenet"}
     assert concepts[1000] == Concept("hypernym", (hypernym,), ANIMAL, (0, 1), hypernym, ())
     assert concepts[1001:] == [Concept("clip", (man,), MAN, (1001,), man, ((0, 1),))]
-
-
-def test_clothing_may_be_shown_on_people(data: Path, wordnet: WordNet) -> None:
-    hat = Synset(TURTLE, "06", ("hat",), (CLOTHING,), "worn on the head")
-    clothing = {TURTLE: hat, CLOTHING: Synset(CLOTHING, "06", ("clothing",), (), "covers the body")}
-    people = {PERSON: Synset(PERSON, "03", ("person",), (), "a human being"), MAN: Synset(MAN, "18", (), (PERSON,), "")}
-    dressed = WordNet(wordnet.synsets | clothing | people, wordnet.senses, wordnet.counts)
-    assert on_show(replace(CLIP, synset=TURTLE), dressed) == {TURTLE, PERSON}
-    assert on_show(CLIP, dressed) == {DOG}
-    assert on_show(replace(CLIP, synset=None), dressed) == frozenset()
-    worn = related(dressed, [on_show(replace(CLIP, synset=TURTLE), dressed)], [PERSON, MAN, DOG])
-    assert worn.tolist() == [[True, True, False]]
-
-
-def test_people_are_shown_by_clothing(data: Path, wordnet: WordNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.training.concepts.PERSON", ANIMAL)
-    monkeypatch.setattr("adapters.training.concepts.CLOTHING", ORANGE)
-    names = [Name(text.lower(), None, "imagenet") for text in IMAGENET_CLASSNAMES]
-    orange = Synset("00000012", "06", ("orange coat",), (ORANGE,), "")
-    dressed = WordNet(wordnet.synsets | {orange.offset: orange}, wordnet.senses, wordnet.counts)
-    offsets = data / "source" / "teacher" / "imagenet_wordnet_offsets.txt"
-    before = offsets.read_text()
-    offsets.write_text("\n".join([DOG, TURTLE, orange.offset, *[ORANGE] * 997]))
-    concepts = build_concepts(data, [*names, Name("beast", ANIMAL, "hypernym")], dressed, [])
-    offsets.write_text(before)
-    assert next(concept for concept in concepts if concept.synset == ANIMAL).members == (0, 1, 2)
 
 
 def test_folders_spell_alternatives_out() -> None:
