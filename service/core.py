@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 
 import torch
@@ -75,7 +76,7 @@ def build_core(
     decoder = build_decoder(settings, backbone)
     embeddings = build_embeddings(settings, backbone, decoder, stores, metrics)
     states = build_states(settings, engine, stores, metrics, tracing)
-    fetch = build_fetch(settings)
+    classifiers = build_classifiers(settings, backbone, metrics, tracing)
     cores: dict[str, Core] = {}
 
     def of(tenant: str) -> Core:
@@ -103,22 +104,26 @@ def build_core(
             shelves=shelves,
             limits=label_limits(settings),
         )
-        classifier = Classifier(
-            label_sets,
-            engine,
-            image_scores,
-            metrics=metrics,
-            tracing=tracing,
-            facts=Facts(backbone.name, backbone.source_prompts),
-            max_top_k=settings.max_top_k,
-            timeout=settings.request_timeout,
-            fetch=fetch,
-        )
+        classifier = classifiers(label_sets, engine, image_scores)
         fits = Fits(label_sets, max_seconds=settings.max_fit_seconds)
         evaluator = Evaluator(label_sets, image_scores, limits=settings)
         return Core(backbone, engine, label_sets, classifier, decoder, fits, evaluator, of, cores)
 
     return of(DEFAULT_TENANT)
+
+
+def build_classifiers(
+    settings: Settings, backbone: Backbone, metrics: Metrics, tracing: Tracing
+) -> Callable[[LabelSets, ServedEngine, ImageScores], Classifier]:
+    return partial(
+        Classifier,
+        metrics=metrics,
+        tracing=tracing,
+        facts=Facts(backbone.name, backbone.source_prompts),
+        max_top_k=settings.max_top_k,
+        timeout=settings.request_timeout,
+        fetch=build_fetch(settings),
+    )
 
 
 def build_fetch(settings: Settings) -> Fetch:
