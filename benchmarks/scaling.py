@@ -169,6 +169,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--cores", type=int, default=1, help="that the service has to itself while it is measured")
     parser.add_argument("--decoders", type=int, default=4, help="decoding threads of a front end")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path, help="SVG or PNG; needs matplotlib")
     parser.add_argument("--costs", type=Path, help="an earlier --json, to leave out the measurements")
     arguments = parser.parse_args(argv)
     write_header("Scaling", "scaling", argv)
@@ -184,9 +185,33 @@ def main(argv: Sequence[str]) -> None:
     targets = (100, 1_000, 10_000, 30_000, 100_000)
     plans = climb(gpu, targets, decoders=arguments.decoders, per_worker=128 / (GPU.fixed + 128 * GPU.each))
     report(costs, checks, plans)
+    if arguments.plot is not None:
+        plot(plans, arguments.plot)
     if arguments.json is not None:
         found = {"costs": asdict(costs), "checks": checks, "gpu": asdict(GPU), "plans": plans}
         arguments.json.write_text(json.dumps(found, indent=1))
+
+
+def plot(plans: Sequence[dict[str, Any]], file: Path) -> None:
+    """What it takes, and how full each part is then."""
+    import matplotlib as mpl  # noqa: PLC0415  # optional
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    needed, full = figure.subplots(1, 2)
+    rates = [one["target"] for one in plans]
+    needed.loglog(rates, [one["plant"]["front_ends"] for one in plans], "o-", label="front ends")
+    needed.loglog(rates, [one["plant"]["workers"] for one in plans], "s-", label="GPUs")
+    needed.set(xlabel="images/s", ylabel="processes, GPUs", title="What it takes")
+    for name in plans[0]["busy"]:
+        full.semilogx(rates, [100 * one["busy"][name] for one in plans], "o-", label=name)
+    full.axhline(80, color="grey", linewidth=0.8, linestyle=":")
+    full.set(xlabel="images/s", ylabel="% of its time", title="How busy each part is", ylim=(0, 100))
+    for axes in (needed, full):
+        axes.legend(frameon=False, fontsize=8)
+        axes.grid(alpha=0.25, which="major")
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "scaling"}):
+        figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
 def report(costs: Costs, checks: Sequence[Sequence[float]], plans: Sequence[dict[str, Any]]) -> None:
