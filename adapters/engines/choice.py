@@ -119,8 +119,9 @@ class _Choice:
             _log.warning("the engine of the last start does not open; measuring again", extra={"error": reopened.text})
             self._memory.forget(self._key)
         decision = self._measured(blocked)
-        if any(found.refused.startswith(NOT_TRIED) for found in decision.findings):
-            return self._opened(decision)  # a moment without time should not decide for all later starts
+        hasty = any(found.refused.startswith(NOT_TRIED) for found in decision.findings)
+        if hasty and Kind(decision.engine, decision.precision) == REFERENCE:  # type: ignore[arg-type]  # of a kind
+            return self._opened(decision)  # a moment without time should not keep later starts from finding more
         return self._opened(self._memory.keep(self._key, decision))
 
     def _blocked(self, kind: Kind) -> Finding:
