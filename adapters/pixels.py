@@ -19,7 +19,7 @@ from torchvision.transforms import functional as TF  # torchvision's own convent
 
 from adapters.crops import random_crop
 
-FAST_VERSION = "1"
+FAST_VERSION = "2"
 """Goes into the keys of what was made from fast pixels; to be raised whenever they change."""
 
 STEPS = {("Resize", "CenterCrop"): False, ("Resize",): True}
@@ -27,6 +27,9 @@ STEPS = {("Resize", "CenterCrop"): False, ("Resize",): True}
 
 LYING = (5, 6, 7, 8)
 """EXIF's orientations of images whose sides are swapped."""
+
+TALL = 2
+"""Height over width beyond which Pillow (13) resizes the height first."""
 
 MODES = {"bicubic": "bicubic", "bilinear": "bilinear"}
 
@@ -83,11 +86,17 @@ class FastResize:
 
     def __call__(self, rgb_HW3: Tensor, orientation: int = 1) -> Tensor:
         """uint8 [H, W, 3] to uint8 [3, S, S], turned as EXIF's `orientation` says. The turn comes last, since there is
-        less to turn then; the sides of an image that lies are resized in the order in which they would be if it stood,
-        for the result of the first pass is rounded and clipped before the second."""
-        height, width = self.target(*rgb_HW3.shape[:2])
+        less to turn then; but the sides are resized in the order in which Pillow does it with the upright image, for
+        the result of the first pass is rounded and clipped before the second."""
+        stored_height, stored_width = rgb_HW3.shape[:2]
+        height, width = self.target(stored_height, stored_width)
+        lying = orientation in LYING
         small_1CHW = rgb_HW3.permute(2, 0, 1)[None]
-        if orientation in LYING:
+        if lying:
+            height_first = not _height_first(stored_width, stored_height, width)
+        else:
+            height_first = _height_first(stored_height, stored_width, height)
+        if height_first:
             small_1CHW = self._resized(small_1CHW, height, small_1CHW.shape[3])
         small_HW3 = self._resized(small_1CHW, height, width)[0].permute(1, 2, 0)
         upright_HW3 = turned(small_HW3.numpy(), orientation)
@@ -113,6 +122,11 @@ def turned(image_HW3: Array, orientation: int) -> Array:
     if orientation in (2, 3, 6, 7):
         image_HW3 = image_HW3[:, ::-1]
     return image_HW3
+
+
+def _height_first(height: int, width: int, target_height: int) -> bool:
+    """Pillow resizes the width first, but for tall images that shrink."""
+    return height > TALL * width and height > target_height
 
 
 def _fills(resize: object, size: int, *, squash: bool) -> bool:

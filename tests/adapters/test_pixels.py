@@ -38,7 +38,21 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> int:
 
 
 # Short sides that do not divide, odd crops, upscaling, no resize at all, and ratios up to the limit of 100.
-SIZES = [(60, 40), (40, 61), (33, 33), (32, 32), (32, 47), (31, 500), (500, 33), (9, 7), (10, 500), (257, 143)]
+SIZES = [
+    (60, 40),
+    (40, 61),
+    (33, 33),
+    (32, 32),
+    (32, 47),
+    (31, 500),
+    (500, 33),
+    (9, 7),
+    (10, 500),
+    (257, 143),
+    (100, 200),
+    (100, 201),
+    (66, 133),
+]
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
@@ -82,9 +96,10 @@ def test_images_are_turned_as_pillow_turns_them(orientation: int) -> None:
     assert np.array_equal(turned(np.array(image), orientation), np.array(upright))
 
 
+@pytest.mark.parametrize("size", [(91, 50), (121, 50), (50, 121)])
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_turning_after_the_resize_is_turning_before_it(orientation: int) -> None:
-    ours, image = exact(), noise(91, 50)
+def test_turning_after_the_resize_is_turning_before_it(orientation: int, size: tuple[int, int]) -> None:
+    ours, image = exact(), noise(*size)
     resize = FastResize.like(ours)
     assert resize is not None
     upright = Image.fromarray(np.ascontiguousarray(turned(np.array(image), orientation)))
