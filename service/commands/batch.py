@@ -50,17 +50,17 @@ def answers(classifier: BatchClassifier[Prepared], found: Iterable[Found]) -> It
 def ahead(work: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[tuple[Given, Made]]:
     """Each item with what `work` made of it, in order, a few of them ahead in threads."""
     waiting: deque[tuple[Given, Future[Made]]] = deque()
-    with ThreadPoolExecutor(AHEAD, thread_name_prefix="batch") as threads:
-        try:
-            for item in items:
-                waiting.append((item, threads.submit(work, item)))
-                if len(waiting) > AHEAD:
-                    first, made = waiting.popleft()
-                    yield first, made.result()
-            for first, made in waiting:
+    threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="batch")
+    try:
+        for item in items:
+            waiting.append((item, threads.submit(work, item)))
+            if len(waiting) > AHEAD:
+                first, made = waiting.popleft()
                 yield first, made.result()
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+        for first, made in waiting:
+            yield first, made.result()
+    finally:
+        threads.shutdown(wait=True, cancel_futures=True)
 
 
 def run_batch(

@@ -7,7 +7,7 @@ from rich.progress import TaskID
 from rich.table import Table
 
 from service.client import Client
-from service.commands.display import progress, results, write_json
+from service.commands.display import notes, progress, results, write_json
 from service.schemas import LabelSetAnswer, OptionValue
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
@@ -36,12 +36,22 @@ def option_value(text: str) -> tuple[str, OptionValue]:
 
 
 def follow(client: Client, label_set: LabelSetAnswer) -> None:
+    """Shows the progress. Ctrl-C ends the showing, not the work: that goes on in the service."""
     if label_set.status in FINAL:
         return
     with progress() as bars:
         task: TaskID = bars.add_task(f"adapting {label_set.class_count} classes ({label_set.adapter})", total=1.0)
-        for _, done in client.watch_label_set(label_set.id):
-            bars.update(task, completed=done)
+        try:
+            client.follow(label_set.id, lambda status, done: bars.update(task, completed=done))
+        except KeyboardInterrupt:
+            bars.stop()
+            notes().print(going_on(label_set), markup=False, soft_wrap=True)
+            raise
+
+
+def going_on(label_set: LabelSetAnswer) -> str:
+    ends = f"labels delete {label_set.id}" if label_set.fit is None else f"labels fit {label_set.id} --cancel"
+    return f"it goes on in the service; follow it: selftpt labels watch {label_set.id}; end it: selftpt {ends}"
 
 
 def show_one(label_set: LabelSetAnswer, as_json: bool) -> None:

@@ -16,9 +16,12 @@ import pytest
 from click.testing import CliRunner
 
 from service.cli import COMMANDS, cli
+from service.client import Client, ProgressCallback
 from service.commands.classify import write
+from service.commands.label_sets import follow
 from service.commands.labels import option_value, read_labels
-from service.schemas import ImageAnswer, Prediction, Problem
+from service.schemas import ImageAnswer, LabelSetAnswer, Prediction, Problem
+from tests.client.test_client import LABEL_SET
 
 IMAGES = Path(__file__).resolve().parents[2] / "examples/images"
 CAT = ImageAnswer(predictions=[Prediction(label="cat", score=0.75, cosine=0.3)])
@@ -121,3 +124,15 @@ def test_doctor_finds_an_unwritable_data_folder(tmp_path: Path) -> None:
     assert run.returncode == 1
     assert levels["data folder"] == levels["redis"] == "fail"
     assert levels["torch"] == "ok"
+
+
+class Impatient(Client):
+    def follow(self, label_set: str, progress: ProgressCallback | None = None) -> LabelSetAnswer:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_says_that_the_work_goes_on_and_how_to_end_it(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = LabelSetAnswer.model_validate(LABEL_SET | {"status": "adapting", "progress": 0.5})
+    with Impatient("http://service") as client, pytest.raises(KeyboardInterrupt):
+        follow(client, answer)
+    assert "selftpt labels delete ab" in capsys.readouterr().err

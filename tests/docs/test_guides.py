@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with running_service(threads="1") as service:
+    with running_service(threads="1", engine="torch") as service:
         yield service.url.removeprefix("http://")
 
 
