@@ -35,7 +35,7 @@ FRONT_END, WORKER = "front-end", "worker"
 
 
 class WorkerReplica:
-    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
+    async def __init__(self, settings: Settings, revision: str = "") -> None:  # type: ignore[misc]  # Ray awaits it
         keep_large_blocks()
         configure_logging(settings.log_level, settings.log_format)
         loaded = await asyncio.to_thread(
@@ -75,7 +75,7 @@ class WorkerReplica:
 class FrontEnd:
     """Loads the backbone for its tokenizer, preprocessing and fingerprint; its towers do nothing here."""
 
-    def __init__(self, settings: Settings, workers: DeploymentHandle[Any]) -> None:
+    def __init__(self, settings: Settings, workers: DeploymentHandle[Any], revision: str = "") -> None:
         self._settings = settings
         self._workers = RayWorkers(workers)
 
@@ -115,7 +115,6 @@ def cluster_application(settings: Settings, shape: Shape) -> serve.Application:
         max_ongoing_requests=settings.max_waiting,
         graceful_shutdown_timeout_s=settings.shutdown_timeout + 5,
         ray_actor_options={"num_cpus": shape.worker_cpus, "num_gpus": shape.worker_gpus},
-        revision=shape.revision,
     )
     front_ends = _deployment(
         serve.ingress()(FrontEnd),
@@ -124,16 +123,14 @@ def cluster_application(settings: Settings, shape: Shape) -> serve.Application:
         max_ongoing_requests=settings.max_in_flight,
         graceful_shutdown_timeout_s=settings.shutdown_timeout + settings.max_wait_seconds,
         ray_actor_options={"num_cpus": shape.front_end_cpus},
-        revision=shape.revision,
     )
-    return front_ends.bind(settings, workers.bind(settings))
+    # Replicas are replaced when what they are made with changes.
+    return front_ends.bind(settings, workers.bind(settings, shape.revision), shape.revision)
 
 
-def _deployment(kind: Any, name: str, *, revision: str, **options: Any) -> serve.Deployment:
+def _deployment(kind: Any, name: str, **options: Any) -> serve.Deployment:
     """A replica that does not answer for 15 s is replaced; one that is told to end is asked every second whether it
     still works on something."""
-    if revision:
-        options["version"] = revision
     made: serve.Deployment = serve.deployment(
         name=name, health_check_period_s=5, health_check_timeout_s=15, graceful_shutdown_wait_loop_s=1.0, **options
     )(kind)

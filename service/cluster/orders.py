@@ -14,6 +14,7 @@ from service.engine import Scores
 from service.errors import (
     ComputeError,
     DeviceDead,
+    DeviceFull,
     InternalError,
     NotReady,
     Overloaded,
@@ -24,7 +25,7 @@ from service.scoring import ScoreKind
 from service.work_queue import ANYBODY
 
 _REFUSALS: dict[str, type[ServiceError]] = {
-    one.__name__: one for one in (ComputeError, DeviceDead, InternalError, NotReady, ShuttingDown)
+    one.__name__: one for one in (ComputeError, DeviceDead, DeviceFull, InternalError, NotReady, ShuttingDown)
 }
 
 

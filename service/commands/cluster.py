@@ -48,12 +48,16 @@ def serve_cluster(settings: Settings, arguments: Sequence[str]) -> None:
         for number in itertools.count(1):
             if wishes.get() == "end":
                 break
-            revision = f"{shape.revision}+{number}"
-            serve.run(cluster_application(settings, shape.model_copy(update={"revision": revision})), name=NAME)
-            notes().print("all replicas were replaced", markup=False)
+            revised = shape.model_copy(update={"revision": f"{shape.revision}+{number}"})
+            try:
+                serve.run(cluster_application(settings, revised), name=NAME)
+            except RuntimeError as error:  # the former replicas go on
+                notes().print(f"the replicas were not replaced: {error}", markup=False)
+            else:
+                notes().print("all replicas were replaced", markup=False)
     finally:
-        serve.shutdown()
-        ray.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it without annotations
+        serve.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it without annotations
+        ray.shutdown()
 
 
 def wishes_by_signal() -> SimpleQueue[Literal["end", "replace"]]:

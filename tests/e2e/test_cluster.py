@@ -198,7 +198,7 @@ def test_4_times_64_concurrent_first_requests_cost_one_adaptation(cluster: Clust
 def test_the_adapting_worker_is_killed_and_another_one_finishes(cluster: Cluster) -> None:
     before = cluster.replicas("worker")
     label_set = httpx.post(
-        f"{cluster.url}/v1/label-sets", json={"classes": class_names(150, salt=7)}, timeout=60
+        f"{cluster.url}/v1/label-sets", json={"classes": class_names(80, salt=7)}, timeout=60
     ).json()["id"]
     address = f"{cluster.url}/v1/label-sets/{label_set}"
     wait_until(lambda: 0 < httpx.get(address, timeout=60).json()["progress"] < 1, 60)

@@ -22,7 +22,7 @@ from tests.valkey import RealRedis, real_redis
 pytestmark = pytest.mark.slow
 
 CALLERS = 64
-LONG = 150
+LONG = 100
 """Classes of a label set whose adaptation takes seconds."""
 
 Pair = tuple[ServiceProcess, ServiceProcess]
