@@ -101,6 +101,8 @@ def _check_weights(state: ClassState) -> None:
     unit = torch.allclose(norms, torch.ones_like(norms), atol=_UNIT_TOLERANCE)  # false for NaN as well
     if not unit or state.background.shape != state.weights.shape[1:]:
         raise StateError("class state holds rows that are not unit vectors")
+    if not all(bool(one.isfinite().all()) for one in (state.background, *state.extras.values())):
+        raise StateError("class state holds numbers that are not finite")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

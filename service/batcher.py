@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from adapters.errors import AdaptationCancelled, AdapterError
 from service.batch_costs import BatchCosts
-from service.errors import ComputeError, DeviceDead, InternalError, Overloaded, ServiceError, ShuttingDown
+from service.device_thread import PAUSES, DeviceThread
+from service.errors import ComputeError, DeviceDead, DeviceFull, InternalError, Overloaded, ServiceError, ShuttingDown
 from service.fair_shares import has_place, share_ahead
+from service.out_of_memory import BatchSizes, is_out_of_memory
 from service.work_queue import ANYBODY, Asker, Checkpoint, Item, Job, Key, Load, Payload, Result, WorkQueue
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+TOO_LARGE = "the device has too little memory for this work"
 
 Run = Callable[[Key, Sequence[Payload]], Sequence[Result | Exception]]
 """One batch of one kind: as many results as payloads, in order. An exception as a result is that payload's own."""
@@ -29,8 +32,9 @@ Run = Callable[[Key, Sequence[Payload]], Sequence[Result | Exception]]
 
 class Batcher(Generic[Key, Payload, Result]):
     """Promises: kinds never mix, the item whose turn it is decides the kind; clients take turns; a failed batch fails
-    alone and one bad item does not fail its neighbours; a caller that went away costs nothing; too many waiting, and
-    what could not be done in time, are refused at once; stopping, or the death of the thread, answers everyone.
+    alone and one bad item does not fail its neighbours; a batch that memory is too small for is halved; a caller that
+    went away costs nothing; too many waiting, and what could not be done in time, are refused at once; stopping, or the
+    death of the thread, answers everyone, and a thread that died is started again.
     """
 
     def __init__(
@@ -43,27 +47,28 @@ class Batcher(Generic[Key, Payload, Result]):
         share: float = 4.0,
         patience: float = 1.0,
         prepare: Callable[[], None] | None = None,
+        pauses: Sequence[float] = PAUSES,
+        restarted: Callable[[], None] = lambda: None,
     ) -> None:
         """`cost`: what one item of a kind counts in its client's share. `share`: at a checkpoint, lower levels may take
         this many times as long as the job's last slice took.
         `patience`: seconds after which a waiting job is begun although images keep coming. `prepare` runs first on
-        the device thread."""
+        the device thread, which starts again after `pauses`; `restarted` hears of it on the event loop."""
         self._run = run
         self._share = share
         self._patience = patience
         self._prepare = prepare
         self._max_waiting = max_waiting
-        self._queue: WorkQueue[Key, Payload, Result] = WorkQueue(max_batch=max_batch)
+        self._max_batch = BatchSizes(max_batch)
+        self._queue: WorkQueue[Key, Payload, Result] = WorkQueue(max_batch=self._max_batch)
         self._cost = cost
-        self._max_batch = max_batch
         self._costs: BatchCosts[Key] = BatchCosts()
         self._running: tuple[Key, int, float] | None = None
         self._last_kind: Key | None = None
         self._jobs_running = 0
         self._stopping = False
         self._job_was_last = False
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._live, name="device", daemon=True)
+        self._thread = DeviceThread(self._live, died=self._answer_left, restarted=restarted, pauses=pauses)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- on the event loop ------------------------------------------------------------------------------------------
@@ -74,12 +79,12 @@ class Batcher(Generic[Key, Payload, Result]):
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive() and not self._stopping
+        return self._thread.alive and not self._stopping
 
     @property
     def thread_alive(self) -> bool:
         """Whether the device thread still runs, also after `stop` lost its patience with it."""
-        return self._thread.is_alive()
+        return self._thread.running
 
     @property
     def waiting(self) -> int:
@@ -166,34 +171,34 @@ class Batcher(Generic[Key, Payload, Result]):
         """Answers everyone. The batch that is running may finish within `timeout` seconds and give its results; the
         others are told that the service is shutting down."""
         self._stopping = True
+        self._thread.stop()
         self._queue.close()
         _settle(self._queue.drain(), ShuttingDown)
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._ended.wait, timeout)
+        await self._thread.ended(timeout)
         _settle([*self._queue.drain(), *self._queue.in_flight()], ShuttingDown)
 
     def _answer_if_over(self) -> None:
         """Asked after queueing, so that work queued while the thread ends is answered too."""
         if self._stopping:
             _settle(self._queue.drain(), ShuttingDown)
-        elif not self._thread.is_alive():
+        elif not self._thread.alive:
             _settle(self._queue.drain(), DeviceDead)
 
     # -- on the device thread ---------------------------------------------------------------------------------------
 
     def _live(self) -> None:
-        try:
-            if self._prepare is not None:
-                self._prepare()
-            while self._queue.wait():
-                self._serve_next(patience=None if self._job_was_last else self._patience)
-        finally:
-            reason = ShuttingDown if self._stopping else DeviceDead
-            left = [*self._queue.drain(), *self._queue.in_flight()]
-            if not self._stopping:
-                _log.critical("the device thread ended", extra={"unanswered": len(left)}, exc_info=True)
-            self._deliver([(work, reason()) for work in left])
-            self._ended.set()
+        if self._prepare is not None:
+            self._prepare()
+        while self._queue.wait():
+            self._serve_next(patience=None if self._job_was_last else self._patience)
+
+    def _answer_left(self) -> None:
+        """The last words of a thread, whatever ended it."""
+        reason = ShuttingDown if self._stopping else DeviceDead
+        in_flight = self._queue.in_flight()
+        self._deliver([(work, reason()) for work in [*self._queue.drain(), *in_flight]])
+        self._queue.done(in_flight)
+        self._running, self._jobs_running = None, 0
 
     def _serve_next(self, *, below: int | None = None, patience: float | None = None) -> bool:
         """Serves one batch or one job of a level `below`; False when none waits."""
@@ -217,8 +222,12 @@ class Batcher(Generic[Key, Payload, Result]):
         self._queue.done(items)
 
     def _outcomes(self, items: list[Item[Key, Payload, Result]]) -> list[Result | Exception]:
-        """One outcome per item. When a batch fails, each of its items is tried once alone."""
+        """One outcome per item. When a batch fails, each of its items is tried once alone; when memory is too small for
+        it, each of its halves."""
         results = _attempt(lambda: list(self._run(items[0].key, [item.payload for item in items])))
+        if isinstance(results, Exception) and is_out_of_memory(results):
+            results.__traceback__ = None  # its frames hold the tensors that did not fit
+            return self._halved(items)
         if isinstance(results, Exception):
             _log.error("a batch failed", extra={"size": len(items)}, exc_info=results)
             if len(items) > 1:
@@ -228,6 +237,14 @@ class Batcher(Generic[Key, Payload, Result]):
             _log.error("a batch gave a wrong number of results", extra={"size": len(items), "results": len(results)})
             return [InternalError("the model gave a wrong number of results") for _ in items]
         return results
+
+    def _halved(self, items: list[Item[Key, Payload, Result]]) -> list[Result | Exception]:
+        size = len(items)
+        _log.error("the device has too little memory for a batch", extra={"size": size})
+        self._max_batch.did_not_fit(items[0].key, size)
+        if size == 1:
+            return [DeviceFull("the device has too little memory for this image just now")]
+        return [*self._outcomes(items[: size // 2]), *self._outcomes(items[size // 2 :])]
 
     def _serve_job(self, job: Job) -> None:
         began = time.perf_counter()
@@ -249,7 +266,8 @@ class Batcher(Generic[Key, Payload, Result]):
             outcome = ShuttingDown()
         elif isinstance(outcome, Exception) and not isinstance(outcome, (AdapterError, ServiceError)):
             _log.error("a job failed", extra={"level": job.level}, exc_info=outcome)
-            outcome = ComputeError(f"{type(outcome).__name__}: {outcome}")
+            full = is_out_of_memory(outcome)
+            outcome = ComputeError(TOO_LARGE if full else f"{type(outcome).__name__}: {outcome}")
         self._job_was_last = True
         self._deliver([(job, outcome)])
         self._queue.done([job])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from adapters.base import PLAIN, Adapter, ClassState, LabelSet, Progress, Support
 from adapters.clip import Backbone
+from adapters.errors import AdaptationDiverged
 from adapters.scoring import image_features
 from service.batcher import Batcher
 from service.errors import ComputeError, ServiceError
@@ -58,6 +60,10 @@ class Watch(Protocol):
 
     def batch(self, timing: Timing, jobs: Sequence[ImageJob]) -> object:
         """After each batch, with its first image's timing. What it returns becomes `Timing.trace`."""
+        ...
+
+    def restarted(self) -> None:
+        """After the device thread died and was started again; not on that thread."""
         ...
 
     def class_state(self, seconds: float) -> None:
@@ -107,6 +113,7 @@ class LocalEngine:
             max_waiting=max_waiting,
             cost=lambda kind: 1 / EMBEDDED_FACTOR if kind[1] else float(kind[0].views),
             prepare=self._prepare_thread,
+            restarted=self._restarted,
         )
 
     def start(self) -> None:
@@ -144,7 +151,7 @@ class LocalEngine:
 
             try:
                 tell(0.0)
-                return adapter.adapt(labels, self._backbone, support, tell)
+                return finite(adapter.adapt(labels, self._backbone, support, tell))
             finally:
                 self._worked(busy.lap())
 
@@ -186,6 +193,10 @@ class LocalEngine:
     def _worked(self, seconds: float) -> None:
         if self._watch is not None:
             self._watch.class_state(seconds)
+
+    def _restarted(self) -> None:
+        if self._watch is not None:
+            self._watch.restarted()
 
     def _prepare_thread(self) -> None:
         torch.get_num_threads()  # torch's own first-use initialisation must not come later and undo the next line
@@ -237,6 +248,15 @@ class _Laps:
         now = time.perf_counter()
         since, self._since = self._since, now
         return now - since
+
+
+def finite(state: ClassState) -> ClassState:
+    """The state itself. Raises `AdaptationDiverged` for one that cannot give usable scores."""
+    tensors = {"weights": state.weights, "background": state.background, **state.extras}
+    bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+    if bad or not math.isfinite(state.logit_scale):
+        raise AdaptationDiverged(f"the adaptation gave numbers that are not finite: {', '.join(bad) or 'logit_scale'}")
+    return state
 
 
 def level_of(labels: LabelSet, adapter: Adapter, support: Support | None = None) -> int:

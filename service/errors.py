@@ -22,6 +22,7 @@ ServiceError
 │   ├── NotReady             still loading or warming up
 │   ├── ShuttingDown
 │   ├── DeviceDead           the device thread ended
+│   ├── DeviceFull           too little memory, even for one image
 │   └── StoreError           a store could not say (this is never "not there")
 └── DeadlineExceeded 504     not done within the time allowed
 """
@@ -203,6 +204,11 @@ class ShuttingDown(Unavailable):
 class DeviceDead(Unavailable):
     slug = "device-dead"
     title = "The device thread has ended"
+
+
+class DeviceFull(Unavailable):
+    slug = "device-full"
+    title = "The device has too little memory"
 
 
 class StoreError(Unavailable):

@@ -17,12 +17,16 @@ class DeviceWatch:
         self._size = metrics.batch_size
         self._images = metrics.device_busy.labels("images")
         self._class_states = metrics.device_busy.labels("class_states")
+        self._restarts = metrics.device_restarts
         self._tracing = tracing
 
     def batch(self, timing: Timing, jobs: Sequence[ImageJob]) -> object:
         self._size.observe(timing.size)
         self._images.inc(timing.batch + timing.forward + timing.head)
         return self._tracing.batch(timing, [job.caller for job in jobs])
+
+    def restarted(self) -> None:
+        self._restarts.inc()
 
     def class_state(self, seconds: float) -> None:
         self._class_states.inc(seconds)

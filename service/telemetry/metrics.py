@@ -88,6 +88,7 @@ class Metrics:
             "device_busy_seconds", "Seconds of the device thread, by work: images, class_states.", "work"
         )
         self.device_alive = self._gauge("device_alive", "1 while the device thread takes work.")
+        self.device_restarts = self._counter("device_restarts", "Times the device thread died and was started again.")
 
     def _states(self) -> None:
         self.lookups = self._counter(

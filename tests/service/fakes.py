@@ -51,7 +51,8 @@ class DictStore:
 
 
 class SlowAdapter:
-    """Named like the real method; adapts in small slices until `go` is set, then fails or succeeds."""
+    """Named like the real method; adapts in small slices until `go` is set, then fails or succeeds.
+    `spoiled`: with a NaN."""
 
     def __init__(self, version: str = "slow-1", *, name: str = "self-tpt") -> None:
         self.name = name
@@ -59,6 +60,7 @@ class SlowAdapter:
         self.supports: list[Support | None] = []
         self.go = threading.Event()
         self.fail = False
+        self.spoiled = False
         self.begun = 0
 
     def needs(self, state: ClassState) -> ImageNeeds:
@@ -81,6 +83,8 @@ class SlowAdapter:
         if self.fail:
             raise AdaptationDiverged("the loss became nan")
         rows = torch.nn.functional.normalize(torch.randn(len(labels.classes), backbone.embed_dim), dim=1)
+        if self.spoiled:
+            rows[0, 0] = float("nan")
         return ClassState(self.name, self.version, rows, rows[0].clone(), backbone.logit_scale, info={"steps": 3})
 
 
