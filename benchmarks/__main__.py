@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks import adaptation, classify, durability, scaling, single_flight, stores
+from benchmarks import adaptation, classify, decode, durability, image_path, scaling, single_flight, stores
 
 
 def main() -> None:
-    for benchmark in (classify, adaptation, single_flight, stores, scaling, durability):
+    for benchmark in (decode, image_path, classify, adaptation, single_flight, stores, scaling, durability):
         benchmark.main([])
 
 

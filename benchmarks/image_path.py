@@ -113,10 +113,9 @@ def mixed(arguments: argparse.Namespace, settings: dict[str, str]) -> None:
         paths = label_sets(service, SETS)
         for number in range(arguments.rounds + 1):
             progress(f"round {number} of {arguments.rounds}{'' if number else ' (warming up)'}")
-            for sets in (1, SETS):
-                outcome = load(service, paths[:sets], arguments.seconds)
-                if number:
-                    rates[f"{sets} label sets" if sets > 1 else "1 label set"].append(outcome.rate)
+            found = {sets: load(service, paths[:sets], arguments.seconds).rate for sets in (1, SETS)}
+            for sets, rate in found.items() if number else ():
+                rates[f"{sets} label sets" if sets > 1 else "1 label set"].append(rate)
     ratio = statistics.median(many / one for one, many in zip(*rates.values(), strict=True))
     write_table(
         ("concurrency 16", "images/s"), [(name, f"{statistics.median(found):.1f}") for name, found in rates.items()]
