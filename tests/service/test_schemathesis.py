@@ -24,7 +24,9 @@ from tests.service.listening import listening
 
 CONTRACT = Path(__file__).resolve().parents[2] / "openapi.yaml"
 KNOWN = {"label_set": "pets", "model": "pets", "class_name": "cat"}
-RANDOM_REQUESTS = 6
+RANDOM_REQUESTS = 15
+DEADLINE = "X-Request-Timeout-Ms"
+"""Those who give a millisecond are told that it was too short (504), which is no fault of the service."""
 
 schema = schemathesis.openapi.from_path(CONTRACT)
 
@@ -53,12 +55,6 @@ def map_path_parameters(context: schemathesis.HookContext, path_parameters: Any)
     return {name: KNOWN.get(name, value) for name, value in path_parameters.items()}
 
 
-@schema.hook
-def map_headers(context: schemathesis.HookContext, headers: Any) -> Any:
-    """A request that gives the service a millisecond is told that this was too short, which is no fault."""
-    return {name: value for name, value in (headers or {}).items() if name.lower() != "x-request-timeout-ms"}
-
-
 @schema.parametrize()
 @settings(
     max_examples=RANDOM_REQUESTS,
@@ -68,4 +64,6 @@ def map_headers(context: schemathesis.HookContext, headers: Any) -> Any:
     suppress_health_check=list(HealthCheck),
 )
 def test_answers_are_those_of_the_contract(case: schemathesis.Case, address: str) -> None:
+    if str(case.headers.get(DEADLINE, "")).isdecimal():
+        case.headers.pop(DEADLINE)
     case.call_and_validate(base_url=address, excluded_checks=[positive_data_acceptance])
