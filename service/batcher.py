@@ -195,10 +195,10 @@ class Batcher(Generic[Key, Payload, Result]):
     def _answer_left(self) -> None:
         """The last words of a thread, whatever ended it."""
         reason = ShuttingDown if self._stopping else DeviceDead
-        in_flight = self._queue.in_flight()
-        self._deliver([(work, reason()) for work in [*self._queue.drain(), *in_flight]])
-        self._queue.done(in_flight)
+        left = [*self._queue.drain(), *self._queue.in_flight()]
+        self._queue.done(left)
         self._running, self._jobs_running = None, 0
+        self._deliver([(work, reason()) for work in left])
 
     def _serve_next(self, *, below: int | None = None, patience: float | None = None) -> bool:
         """Serves one batch or one job of a level `below`; False when none waits."""

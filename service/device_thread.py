@@ -72,10 +72,11 @@ class DeviceThread:
     def _run(self) -> None:
         try:
             self._live()
-        finally:
-            self.alive = False
+        except BaseException:  # thread edge: also of a SystemExit, which ends a thread without a word
             if not self._stopping:
                 _log.critical("the device thread died", exc_info=True)
+        finally:
+            self.alive = False
             self._died()
             self._tell_loop()
             self._ended.set()

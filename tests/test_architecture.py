@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
 MAX_NESTING = 3
-LOOP_EDGES = 4
+LOOP_EDGES = 5
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef

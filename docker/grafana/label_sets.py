@@ -181,11 +181,21 @@ def workers() -> list[Json]:
             "Calls of a store that failed or were skipped as it was down.",
             "ops",
             [(per("dependency", "selftpt_dependency_errors_total"), "{{dependency}}")],
-            width=12,
+            width=8,
             height=6,
             minimum=0,
         ),
-        panel("table", "Build", "What runs where.", "none", [(f"selftpt_build_info{{{ME}}}", "")], width=12, height=6),
+        panel(
+            "timeseries",
+            "Device restarts",
+            "How often a device thread died and was started again, per minute.",
+            "cpm",
+            [(per_minute("instance", "selftpt_device_restarts_total"), "{{instance}}")],
+            width=8,
+            height=6,
+            minimum=0,
+        ),
+        panel("table", "Build", "What runs where.", "none", [(f"selftpt_build_info{{{ME}}}", "")], width=8, height=6),
     ]
 
 
