@@ -26,6 +26,7 @@ from benchmarks.names import class_names
 from benchmarks.process import ServiceProcess, running_service
 from benchmarks.queueing import Costs, Plant, Simulation, bottleneck, ceilings
 from benchmarks.report import progress, write, write_header, write_table
+from service.allocator import keep_large_blocks
 from service.cluster.orders import BatchOrder, ImageOrder
 from service.core import build_decoder
 from service.scoring import ImageJob, score_batch
@@ -104,6 +105,7 @@ def upload(service: ServiceProcess) -> None:
 
 
 def measured_costs(generator: LoadProcess) -> tuple[Costs, Device]:
+    keep_large_blocks()  # as the service does at its start
     backbone = load_backbone("bundled")
     torch.set_num_threads(1)
     decoder = build_decoder(Settings(threads=1), backbone)
