@@ -23,7 +23,7 @@ from adapters.base import (
 )
 from adapters.clip import Backbone
 from adapters.errors import AdaptationDiverged, BackboneError
-from adapters.fitting import checked_support
+from adapters.learning.fitting import checked_support
 from adapters.scoring import state_logits
 
 AUTO = "auto"

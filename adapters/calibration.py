@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapters.base import InfoValue, Support, content_hash
-from adapters.chunked import Tick, nothing
 from adapters.errors import StateError
+from adapters.text.chunked import Tick, nothing
 
 if TYPE_CHECKING:
     from adapters.clip import Backbone

@@ -17,11 +17,11 @@ from torch import nn
 from adapters.calibration import ScaleLaw, find_law
 from adapters.checkpoint import SourcePrompts, find_source_prompts
 from adapters.errors import BackboneError
-from adapters.pixels import Preprocess
-from adapters.text_tower import TextTower
-from adapters.towers import ImageTower
+from adapters.text.tower import TextTower
 from adapters.vision.opening import open_tokens
+from adapters.vision.pixels import Preprocess
 from adapters.vision.sequence import TokenTower
+from adapters.vision.tower import ImageTower
 
 BUNDLED = "bundled"
 BUNDLED_DIR = Path(__file__).parent / "bundled"

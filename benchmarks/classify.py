@@ -24,8 +24,8 @@ from benchmarks.names import class_names
 from benchmarks.pixels import decoder_of
 from benchmarks.process import ServiceProcess, running_service
 from benchmarks.report import progress, write, write_header, write_table
-from service.allocator import keep_large_blocks
-from service.image_engine import with_engine
+from service.compute.image_engine import with_engine
+from service.process.allocator import keep_large_blocks
 from service.settings import Settings
 
 IMAGES = Path(__file__).parents[1] / "examples" / "images"

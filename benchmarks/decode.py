@@ -22,7 +22,7 @@ from adapters.clip import Backbone, load_backbone
 from benchmarks.classify import IMAGES
 from benchmarks.pixels import decoder_of
 from benchmarks.report import progress, write, write_header, write_table
-from service.allocator import keep_large_blocks
+from service.process.allocator import keep_large_blocks
 from service.settings import Settings
 
 SIZES = ((500, 375), (1280, 960), (4032, 3024))

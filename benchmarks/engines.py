@@ -30,7 +30,7 @@ from adapters.engines.probes import PHOTOS, TEMPLATE, Probes
 from adapters.engines.torch_tower import TorchEngine
 from benchmarks.random_vit import random_vit
 from benchmarks.report import progress, write, write_header, write_table
-from service.allocator import keep_large_blocks
+from service.process.allocator import keep_large_blocks
 
 BUNDLED = "bundled"
 PEAK_SIDES = (1024, 2048, 4096)

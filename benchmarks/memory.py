@@ -17,7 +17,7 @@ from benchmarks.adaptation import memory
 from benchmarks.memory_cell import Cell, Task
 from benchmarks.random_vit import random_vit
 from benchmarks.report import progress, write, write_header, write_table
-from service.cores import usable_cores
+from service.process.cores import usable_cores
 
 WAYS = {
     "full-77": "one graph, prompts at full length",

@@ -16,16 +16,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapters.base import LabelSet, Support
-from adapters.bonder import Sizes, bank_size, fresh_guide
-from adapters.chunked import backward_rows
 from adapters.clip import Backbone, load_backbone
 from adapters.evaluation.memory import peak_memory
-from adapters.layout import PromptLayout, lay_out
+from adapters.learning.bonder import Sizes, bank_size, fresh_guide
+from adapters.learning.text_guidance import Lesson, lesson_loss, targets
+from adapters.learning.token_cache import support_tokens
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
 from adapters.methods.tgp_t import TGPTSettings
-from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
-from adapters.text_guidance import Lesson, lesson_loss, targets
-from adapters.token_cache import support_tokens
+from adapters.text.chunked import backward_rows
+from adapters.text.layout import PromptLayout, lay_out
+from adapters.text.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
 from benchmarks.names import class_names
 
 IMAGES = 32

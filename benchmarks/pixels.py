@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adapters.clip import Backbone
 from service.core import build_decoder
-from service.decode import Decoder
+from service.images.decode import Decoder
 from service.settings import Settings
 
 

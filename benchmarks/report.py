@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from service.cores import usable_cores
+from service.process.cores import usable_cores
 
 
 def write(text: str) -> None:

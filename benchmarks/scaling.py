@@ -26,10 +26,10 @@ from benchmarks.names import class_names
 from benchmarks.process import ServiceProcess, running_service
 from benchmarks.queueing import Costs, Plant, Simulation, bottleneck, ceilings
 from benchmarks.report import progress, write, write_header, write_table
-from service.allocator import keep_large_blocks
 from service.cluster.orders import BatchOrder, ImageOrder
+from service.compute.scoring import ImageJob, score_batch
 from service.core import build_decoder
-from service.scoring import ImageJob, score_batch
+from service.process.allocator import keep_large_blocks
 from service.settings import Settings
 
 IMAGE = Path(__file__).parents[1] / "examples" / "images" / "coffee.jpg"

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from adapters.causal_text import CausalBlocks
 from adapters.clip import Backbone, load_backbone
-from adapters.templates import PLAIN_TEMPLATE
-from adapters.text_features import TextFeatures
-from adapters.text_passes import TextPasses
+from adapters.text.causal import CausalBlocks
+from adapters.text.features import TextFeatures
+from adapters.text.passes import TextPasses
+from adapters.text.templates import PLAIN_TEMPLATE
 from benchmarks.report import progress
 
 ROWS = 64

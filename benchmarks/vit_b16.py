@@ -19,7 +19,7 @@ from adapters.registry import METHODS
 from benchmarks.names import class_names
 from benchmarks.random_vit import random_vit
 from benchmarks.report import progress, write, write_header
-from service.cores import usable_cores
+from service.process.cores import usable_cores
 
 
 def noise(folder: Path, count: int) -> tuple[str, ...]:

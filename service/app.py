@@ -9,19 +9,19 @@ from fastapi import FastAPI
 
 from adapters.clip import Backbone
 from adapters.registry import METHODS, Method
+from service.compute.served_engine import OpenEngine
 from service.console import mount_console
 from service.dashboard import routes as dashboard
 from service.http import openapi
 from service.http.body_limit import BodyLimitMiddleware
 from service.http.problems import install_problems
-from service.plans import BuildAdapter
+from service.labels.plans import BuildAdapter
 from service.protocols import hugging_face, open_inference
 from service.readiness import ReadinessCheck
 from service.routes import classify, evaluate, fits, label_sets, ops, support
 from service.runtime import Runtime
 from service.security.door import close_door
 from service.security.headers import SecurityHeadersMiddleware
-from service.served_engine import OpenEngine
 from service.settings import Settings
 from service.stores import Stores
 from service.telemetry.access import AccessMiddleware

@@ -10,19 +10,19 @@ from typing import Any
 
 import anyio
 
-from service.engine import Engine, Scores
+from service.compute.engine import Engine, Scores
+from service.compute.image_scores import ImageScores, Question
+from service.compute.work_queue import Asker
 from service.errors import DeadlineExceeded, LimitExceeded, ServiceError, Unprocessable
 from service.http.problems import problem_document, refusal_reason
-from service.image_scores import ImageScores, Question
-from service.images import Call, Upload
-from service.label_sets import LabelSets
-from service.plans import Plan, Served
+from service.images.inputs import Call, Upload
+from service.labels.label_sets import LabelSets
+from service.labels.plans import Plan, Served
 from service.schemas import ClassifyOptions
 from service.security.callers import current_caller, pay_images
 from service.security.fetch import Fetch, fetched, no_fetch
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, Untraced
-from service.work_queue import Asker
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import httpx
 from pydantic import ValidationError
 
 from service.client import ServiceProblem
-from service.openmp import wait_without_spinning
+from service.process.openmp import wait_without_spinning
 
 COMMANDS = {
     "serve": ("service.commands.serve", "Start the service."),

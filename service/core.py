@@ -12,34 +12,34 @@ import torch
 from adapters import create_adapter
 from adapters.base import Adapter, InfoValue
 from adapters.clip import Backbone
-from adapters.pixels import FastResize
 from adapters.registry import METHODS, Method
-from adapters.text_features import TextFeatures
+from adapters.text.features import TextFeatures
+from adapters.vision.pixels import FastResize
 from service.class_states.hot_states import HotStates
 from service.class_states.states import States
 from service.classifier import Classifier, Facts
-from service.decode import Decoder, ImageLimits
-from service.embeddings import Embeddings, embedding_space
-from service.engine import LocalEngine
+from service.compute.engine import LocalEngine
+from service.compute.image_scores import ImageScores
+from service.compute.served_engine import OpenEngine, ServedEngine
 from service.evaluation import Evaluator
-from service.fits import Fits, SupportReader
-from service.image_scores import ImageScores
-from service.label_limits import LabelLimits
-from service.label_sets import LabelSets
-from service.plans import BuildAdapter, Planner
-from service.records import RecordBook
+from service.images.decode import Decoder, ImageLimits
+from service.images.embeddings import Embeddings, embedding_space
+from service.labels.fits import Fits, SupportReader
+from service.labels.label_limits import LabelLimits
+from service.labels.label_sets import LabelSets
+from service.labels.plans import BuildAdapter, Planner
+from service.labels.records import RecordBook
+from service.labels.support import SupportLimits, SupportShelves
+from service.labels.work_budget import WorkBudget
 from service.security.fetch import Fetch, Fetcher, no_fetch
 from service.security.keys import DEFAULT_TENANT
 from service.security.tenants import tenant_store
-from service.served_engine import OpenEngine, ServedEngine
 from service.settings import Settings, listed
 from service.stores import Stores
-from service.support import SupportLimits, SupportShelves
 from service.telemetry.collectors import device_memory
 from service.telemetry.device import DeviceWatch
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, Untraced
-from service.work_budget import WorkBudget
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from adapters.evaluation.metrics import BINS, calibration_error
-from service.engine import Scores
+from service.compute.engine import Scores
+from service.compute.image_scores import ImageScores, Question
+from service.compute.work_queue import Asker
 from service.errors import DeadlineExceeded, LimitExceeded, ServiceError, Unprocessable
 from service.http.problems import problem_document
-from service.image_scores import ImageScores, Question
-from service.images import Upload
-from service.label_sets import LabelSets
-from service.plans import Plan, Served
+from service.images.inputs import Upload
+from service.labels.label_sets import LabelSets
+from service.labels.plans import Plan, Served
 from service.security.callers import current_caller, pay_images
-from service.work_queue import Asker
 
 TOGETHER = 16
 """Images that are decoded and scored at once, so that an evaluation does not crowd out other callers."""

@@ -11,16 +11,16 @@ from adapters.clip import Backbone, load_backbone
 from adapters.engines.base import Decision
 from adapters.errors import AdapterError
 from adapters.registry import METHODS, Method
-from service.admission import Admission
+from service.compute.admission import Admission
+from service.compute.engine import LocalEngine
+from service.compute.image_engine import with_engine
+from service.compute.served_engine import OpenEngine
 from service.core import Core, build_core, with_text_features
-from service.engine import LocalEngine
 from service.errors import NotReady, ServiceError
-from service.image_engine import with_engine
-from service.plans import BuildAdapter
-from service.preload import Preload
+from service.labels.plans import BuildAdapter
+from service.labels.preload import Preload
 from service.security.keyring import Keyring
 from service.security.keys import DEFAULT_TENANT
-from service.served_engine import OpenEngine
 from service.settings import Settings, listed, unknown_variables
 from service.stores import Stores, Watch, open_stores
 from service.telemetry.metrics import Metrics

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from service.engine_answers import EngineAnswer
+from service.compute.engine_answers import EngineAnswer
 
 ScoreKind = Literal["softmax", "independent"]
 Status = Literal["queued", "adapting", "ready", "failed", "awaiting-support"]

@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from typing_extensions import Self
 
-from service.cores import compute_cores, usable_cores
+from service.process.cores import compute_cores, usable_cores
 from service.security.sites import is_loopback
 
 PREFIX = "SELFTPT_"

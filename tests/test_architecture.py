@@ -96,7 +96,7 @@ def test_the_environment_is_read_in_one_place() -> None:
     }
     assert {path for path in readers if not path.startswith("adapters/training/")} <= {
         "service/settings.py",
-        "service/openmp.py",  # writes one variable of the native thread pool, reads none of ours
+        "service/process/openmp.py",  # writes one variable of the native thread pool, reads none of ours
         "service/commands/cluster.py",  # switches Ray's usage statistics off, which has no other switch
     }
 

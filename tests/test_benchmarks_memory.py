@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from adapters.layout import lay_out
+from adapters.text.layout import lay_out
 from benchmarks import memory
 from benchmarks.memory_cell import Cell, Task, padded, prepared
 from benchmarks.names import class_names

@@ -13,7 +13,7 @@ from adapters.checkpoint import SourcePrompts, load_source_prompts
 from adapters.clip import Backbone
 from adapters.evaluation.datasets import FeatureSet
 from adapters.evaluation.protocol import Method, from_source, served
-from adapters.templates import CONTEXT_WORDS
+from adapters.text.templates import CONTEXT_WORDS
 from adapters.training.source_prompts import train_source_prompts
 from adapters.training.stage_one import Report, StageOneSettings
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adapters.clip import Backbone
-from adapters.towers import ImageTower
+from adapters.vision.tower import ImageTower
 
 MOST_BYTES = 3 * 2**30
 """What is remembered is dropped, all at once, when it grows beyond this."""

@@ -24,7 +24,7 @@ from adapters.evaluation.protocols import CLOSED, Fit, Plan, Trial, fits
 from adapters.evaluation.records import Journal, Measured
 from adapters.evaluation.remembering import RememberingTower
 from adapters.evaluation.transfer import served_elsewhere
-from adapters.stored_prompts import CONTEXT
+from adapters.quantization.stored_prompts import CONTEXT
 
 Watch = Callable[[str, float], None]
 """Told what is being done, and the fraction of that which is done."""

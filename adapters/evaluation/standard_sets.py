@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.evaluation.datasets import DataError, ImageSet, class_folders, image_files
-from adapters.templates import PLAIN_TEMPLATE
+from adapters.text.templates import PLAIN_TEMPLATE
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from adapters.base import Adapter, ClassState, ImageNeeds, LabelSet, Progress, S
 from adapters.clip import Backbone
 from adapters.errors import OptionError
 from adapters.evaluation.variants import Variant
-from adapters.stored_prompts import stored_at
+from adapters.quantization.stored_prompts import stored_at
 
 Memo = dict[Hashable, ClassState]
 """States as they were fitted, so that a fit is shared by all numbers of bits."""

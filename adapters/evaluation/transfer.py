@@ -11,14 +11,14 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from adapters.base import VISUAL_PROMPTS_BEFORE_NORM, Adapter, ClassState, LabelSet
-from adapters.chunked import encode_rows
 from adapters.clip import Backbone
 from adapters.errors import OptionError
 from adapters.evaluation.stored import StoredAdapter
 from adapters.evaluation.variants import EnsembleAdapter
-from adapters.layout import Position, lay_out
-from adapters.methods.class_texts import blend_descriptions, named_texts
-from adapters.stored_prompts import CONTEXT, PACKED, unpacked
+from adapters.learning.class_texts import blend_descriptions, named_texts
+from adapters.quantization.stored_prompts import CONTEXT, PACKED, unpacked
+from adapters.text.chunked import encode_rows
+from adapters.text.layout import Position, lay_out
 
 CHUNK = 64
 

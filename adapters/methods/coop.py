@@ -19,18 +19,18 @@ from torch.nn import functional as F
 from adapters.base import PLAIN, ClassState, ImageNeeds, LabelSet, Progress, Support
 from adapters.calibration import calibration_version
 from adapters.checkpoint import settings_version
-from adapters.chunked import Tick, nothing
 from adapters.clip import Backbone
 from adapters.errors import LabelSetError
-from adapters.fitting import checked_support, fit, minibatches
-from adapters.layout import Position
-from adapters.methods.class_texts import ticker
-from adapters.methods.few_shot import Images, Learnt, SupportImages, fitted_state, plain_rows
-from adapters.prompted_classes import PromptedClasses
+from adapters.learning.class_texts import ticker
+from adapters.learning.few_shot import Images, Learnt, SupportImages, fitted_state, plain_rows
+from adapters.learning.fitting import checked_support, fit, minibatches
+from adapters.learning.support_features import feature_ticks
+from adapters.quantization.through import AsLearnt, Through
 from adapters.ranges import check_ranges
-from adapters.support_features import feature_ticks
-from adapters.templates import CONTEXT_WORDS
-from adapters.through import AsLearnt, Through
+from adapters.text.chunked import Tick, nothing
+from adapters.text.layout import Position
+from adapters.text.prompted_classes import PromptedClasses
+from adapters.text.templates import CONTEXT_WORDS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -27,13 +27,14 @@ from adapters.base import (
 )
 from adapters.calibration import calibration_version
 from adapters.checkpoint import settings_version
-from adapters.chunked import Tick
 from adapters.clip import Backbone
 from adapters.errors import OptionError
-from adapters.fitting import checked_support
-from adapters.layout import Position
-from adapters.losses import inter_dispersion_loss, intra_dispersion_loss
-from adapters.methods.class_texts import ticker
+from adapters.learning.class_texts import ticker
+from adapters.learning.few_shot import Images, Learnt, SupportImages, fitted_state, plain_rows
+from adapters.learning.fitting import checked_support
+from adapters.learning.losses import inter_dispersion_loss, intra_dispersion_loss
+from adapters.learning.support_features import feature_ticks
+from adapters.learning.support_stems import SupportStems
 from adapters.methods.coop import (
     CoOpSettings,
     Penalty,
@@ -45,11 +46,10 @@ from adapters.methods.coop import (
     in_learnt_context,
     start_context,
 )
-from adapters.methods.few_shot import Images, Learnt, SupportImages, fitted_state, plain_rows
-from adapters.prompted_classes import PromptedClasses
 from adapters.ranges import check_ranges
-from adapters.support_features import feature_ticks
-from adapters.support_stems import SupportStems
+from adapters.text.chunked import Tick
+from adapters.text.layout import Position
+from adapters.text.prompted_classes import PromptedClasses
 
 PATCH_AREA = 16 * 16
 """Of the paper's image tower; part of the bound of its uniform start."""

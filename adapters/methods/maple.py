@@ -27,19 +27,19 @@ from adapters.base import (
 )
 from adapters.calibration import calibration_version
 from adapters.checkpoint import settings_version
-from adapters.chunked import Tick
 from adapters.clip import Backbone
 from adapters.errors import BackboneError
-from adapters.fitting import checked_support
-from adapters.methods.class_texts import ticker
+from adapters.learning.class_texts import ticker
+from adapters.learning.few_shot import Learnt, SupportImages, fitted_state, plain_rows
+from adapters.learning.fitting import checked_support
+from adapters.learning.support_features import feature_ticks
+from adapters.learning.support_stems import SupportStems
 from adapters.methods.coop import RANDOM_START, CoOpSettings, anchored, check_negatives, fit_context
-from adapters.methods.few_shot import Learnt, SupportImages, fitted_state, plain_rows
-from adapters.prompted_classes import PromptedClasses
+from adapters.quantization.through import AsLearnt, Through
 from adapters.ranges import check_ranges
-from adapters.support_features import feature_ticks
-from adapters.support_stems import SupportStems
-from adapters.templates import CONTEXT_WORDS
-from adapters.through import AsLearnt, Through
+from adapters.text.chunked import Tick
+from adapters.text.prompted_classes import PromptedClasses
+from adapters.text.templates import CONTEXT_WORDS
 
 
 @dataclass(frozen=True, slots=True)

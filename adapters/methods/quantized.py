@@ -20,10 +20,10 @@ from adapters.errors import OptionError
 from adapters.methods.coop import CoOp, CoOpSettings
 from adapters.methods.maple import MaPLe, MaPLeSettings
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
-from adapters.quantization import INTERVAL, THRESHOLD, AfterTraining, StraightThrough
+from adapters.quantization.quantizer import INTERVAL, THRESHOLD, AfterTraining, StraightThrough
+from adapters.quantization.stored_prompts import CONTEXT, PACKED, class_weights, packed_extras, packed_size, unpacked
+from adapters.quantization.through import Through
 from adapters.ranges import check_ranges
-from adapters.stored_prompts import CONTEXT, PACKED, class_weights, packed_extras, packed_size, unpacked
-from adapters.through import Through
 
 Host = Literal["coop", "maple", "self-tpt"]
 DEFAULT_BITS: Mapping[str, int] = {"coop": 1, "maple": 4, "self-tpt": 4}

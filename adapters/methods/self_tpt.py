@@ -19,23 +19,23 @@ from torch.nn import functional as F
 from adapters.base import PLAIN, ClassState, ImageNeeds, InfoValue, LabelSet, Progress, Support
 from adapters.calibration import calibration_version, served_scale
 from adapters.checkpoint import settings_version
-from adapters.chunked import Tick, backward_rows, encode_rows
 from adapters.clip import Backbone, ensemble_templates
-from adapters.directions import without_common, without_direction
 from adapters.errors import AdaptationDiverged
-from adapters.layout import POSITIONS, PromptLayout
-from adapters.losses import contrastive_prompt_loss, inter_dispersion_loss
-from adapters.methods.class_texts import (
+from adapters.learning.class_texts import (
     OwnedTexts,
     background_row,
     blend_descriptions,
     named_texts,
     ticker,
 )
-from adapters.prompt_views import Prompts, mean_view, project, stacked_views
-from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE, VARIED_TEMPLATES
-from adapters.text_tower import TextTower
-from adapters.through import AsLearnt, Through
+from adapters.learning.directions import without_common, without_direction
+from adapters.learning.losses import contrastive_prompt_loss, inter_dispersion_loss
+from adapters.quantization.through import AsLearnt, Through
+from adapters.text.chunked import Tick, backward_rows, encode_rows
+from adapters.text.layout import POSITIONS, PromptLayout
+from adapters.text.prompt_views import Prompts, mean_view, project, stacked_views
+from adapters.text.templates import CONTEXT_WORDS, PLAIN_TEMPLATE, VARIED_TEMPLATES
+from adapters.text.tower import TextTower
 
 _WHOLE = (("steps", 0, 1000), ("class_batch", 2, 4096), ("chunk", 1, 4096), ("seed", 0, 2**63 - 1))
 _SHARES = (("hand_share", 1), ("dispersion", 1000), ("anchor", 1000), ("centre", 1), ("debias", 1))

@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 
 from adapters.base import ClassState, ImageNeeds, InfoValue, LabelSet, Progress, Support
-from adapters.bonder import Sizes, TextGuide, bank_size, fresh_guide, stored_guide
 from adapters.calibration import ServedScale, fitted_scale
 from adapters.checkpoint import settings_version
-from adapters.chunked import Tick
 from adapters.clip import Backbone
 from adapters.errors import BackboneError
-from adapters.fitting import checked_support, fit, minibatches, split_support
-from adapters.methods.class_texts import background_row, blend_descriptions, named_texts, templated, ticker
-from adapters.methods.few_shot import heldout_info
+from adapters.learning.bonder import Sizes, TextGuide, bank_size, fresh_guide, stored_guide
+from adapters.learning.class_texts import background_row, blend_descriptions, named_texts, templated, ticker
+from adapters.learning.few_shot import heldout_info
+from adapters.learning.fitting import checked_support, fit, minibatches, split_support
+from adapters.learning.text_guidance import Judge, Lesson, image_scores, lesson_loss, targets
+from adapters.learning.token_cache import IMAGES_AT_ONCE, cache_ticks, support_tokens
 from adapters.ranges import check_ranges
-from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
-from adapters.text_guidance import Judge, Lesson, image_scores, lesson_loss, targets
-from adapters.token_cache import IMAGES_AT_ONCE, cache_ticks, support_tokens
+from adapters.text.chunked import Tick
+from adapters.text.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
 
 WARMUP = 100
 EXTRA = "guide."

@@ -19,14 +19,14 @@ from torch.nn import functional as F
 from adapters.base import ClassState, ImageNeeds, InfoValue, LabelSet, Progress, Support
 from adapters.calibration import calibration_version
 from adapters.checkpoint import settings_version
-from adapters.chunked import backward_rows, encode_rows
 from adapters.clip import Backbone
-from adapters.layout import Position, PromptLayout, lay_out
-from adapters.methods.class_texts import OwnedTexts, background_row, blend_descriptions, named_texts, ticker
+from adapters.learning.class_texts import OwnedTexts, background_row, blend_descriptions, named_texts, ticker
 from adapters.methods.zero_shot import ZeroShot, ZeroShotSettings
 from adapters.ranges import check_ranges
-from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
-from adapters.text_tower import TextTower
+from adapters.text.chunked import backward_rows, encode_rows
+from adapters.text.layout import Position, PromptLayout, lay_out
+from adapters.text.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
+from adapters.text.tower import TextTower
 
 
 @dataclass(frozen=True, slots=True)

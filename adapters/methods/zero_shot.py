@@ -8,8 +8,8 @@ from adapters.base import PLAIN, ClassState, ImageNeeds, LabelSet, Progress, Sup
 from adapters.calibration import calibration_version, served_scale
 from adapters.checkpoint import settings_version
 from adapters.clip import Backbone, ensemble_templates
-from adapters.methods.class_texts import background_row, blend_descriptions, named_texts, ticker
-from adapters.templates import PLAIN_TEMPLATE
+from adapters.learning.class_texts import background_row, blend_descriptions, named_texts, ticker
+from adapters.text.templates import PLAIN_TEMPLATE
 
 
 @dataclass(frozen=True, slots=True)

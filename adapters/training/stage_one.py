@@ -20,10 +20,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from adapters.base import content_hash
 from adapters.clip import Backbone
 from adapters.evaluation.datasets import FeatureSet
-from adapters.layout import POSITIONS
-from adapters.losses import contrastive_prompt_loss, gradient_matching_loss, smoothed
-from adapters.prompt_views import Prompts, project
-from adapters.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
+from adapters.learning.losses import contrastive_prompt_loss, gradient_matching_loss, smoothed
+from adapters.text.layout import POSITIONS
+from adapters.text.prompt_views import Prompts, project
+from adapters.text.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
 from adapters.training.stage_one_resume import keep, kept, moments, restore_moments
 
 Report = Callable[[int, int, Mapping[str, float]], None]

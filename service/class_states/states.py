@@ -17,7 +17,7 @@ from service.class_states.flights import Flight, Reporter, Snapshot, Want, settl
 from service.class_states.hot_states import HotStates
 from service.class_states.kept_states import KeptStates
 from service.class_states.shared_work import CANCELLED, SharedWork, end
-from service.engine import Engine, level_of
+from service.compute.engine import Engine, level_of
 from service.errors import (
     ComputeError,
     DeadlineExceeded,
@@ -26,11 +26,11 @@ from service.errors import (
     ServiceError,
     ShuttingDown,
 )
+from service.labels.work_budget import WorkBudget
 from service.stores import Store
 from service.stores.turns import Alone, Claim, Turns
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, Untraced
-from service.work_budget import WorkBudget
 
 _log = logging.getLogger(__name__)
 

@@ -14,17 +14,17 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from adapters.clip import Backbone, load_backbone
-from service.allocator import keep_large_blocks
 from service.app import create_app
 from service.cluster.orders import AdaptOrder, BatchAnswer, BatchOrder, Refusal
 from service.cluster.ray_workers import RayWorkers
 from service.cluster.remote_engine import Recipes, RemoteEngine
 from service.cluster.shape import Shape
 from service.cluster.worker import Worker
+from service.compute.engine import Timing
+from service.compute.image_engine import with_engine
 from service.core import build_engine
-from service.engine import Timing
 from service.errors import DeviceDead, StoreError
-from service.image_engine import with_engine
+from service.process.allocator import keep_large_blocks
 from service.settings import Settings
 from service.stores.turns import Failed
 from service.telemetry.logging import configure_logging

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from adapters.base import ImageNeeds, InfoValue, LabelSet, Support
-from service.engine import Scores
+from service.compute.engine import Scores
+from service.compute.scoring import ScoreKind
+from service.compute.work_queue import ANYBODY
 from service.errors import (
     ComputeError,
     DeviceDead,
@@ -21,8 +23,6 @@ from service.errors import (
     ServiceError,
     ShuttingDown,
 )
-from service.scoring import ScoreKind
-from service.work_queue import ANYBODY
 
 _REFUSALS: dict[str, type[ServiceError]] = {
     one.__name__: one for one in (ComputeError, DeviceDead, DeviceFull, InternalError, NotReady, ShuttingDown)

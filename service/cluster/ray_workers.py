@@ -13,7 +13,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from service.cluster.orders import AdaptOrder, BatchAnswer, BatchOrder, Refusal
-from service.engine import Timing
+from service.compute.engine import Timing
 from service.errors import DeviceDead, Overloaded
 from service.stores.turns import Failed
 

@@ -19,12 +19,12 @@ from adapters.checkpoint import state_from_bytes, state_to_bytes
 from adapters.clip import Backbone
 from service.class_states.shared_work import error_of
 from service.cluster.orders import AdaptOrder, BatchAnswer, BatchOrder, ImageOrder, Recipe, Refusal
-from service.engine import Scores, Timing
+from service.compute.engine import Scores, Timing
+from service.compute.scoring import ImageJob
+from service.compute.work_queue import ANYBODY, Asker
 from service.errors import InternalError, Overloaded, ServiceError, ShuttingDown
-from service.plans import BuildAdapter
-from service.scoring import ImageJob
+from service.labels.plans import BuildAdapter
 from service.stores.turns import Failed
-from service.work_queue import ANYBODY, Asker
 
 
 class Workers(Protocol):

@@ -19,12 +19,12 @@ from adapters.errors import AdapterError
 from adapters.registry import METHODS
 from service.class_states.hot_states import HotStates
 from service.cluster.orders import AdaptOrder, BatchAnswer, BatchOrder, Recipe, Refusal
-from service.engine import Scores, Timing
+from service.compute.engine import Scores, Timing
+from service.compute.scoring import ImageJob
+from service.compute.served_engine import ServedEngine
+from service.compute.work_queue import Asker
 from service.errors import ComputeError, InternalError, ServiceError
-from service.scoring import ImageJob
-from service.served_engine import ServedEngine
 from service.stores.turns import Failed
-from service.work_queue import Asker
 
 
 class Worker:

@@ -14,9 +14,9 @@ from types import FrameType
 import click
 import uvicorn
 
-from service.allocator import keep_large_blocks
 from service.commands.cluster import serve_cluster
 from service.commands.display import notes
+from service.process.allocator import keep_large_blocks
 from service.settings import Settings
 
 BACKLOG = 2048

@@ -7,12 +7,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from service.decode import FORMATS
 from service.errors import Unprocessable
 from service.http.deps import CoreDep, RuntimeDep, WaitDep
 from service.http.prefer import applied
 from service.http.problems import problem_answers
-from service.images import Call, Upload, from_base64
+from service.images.decode import FORMATS
+from service.images.inputs import Call, Upload, from_base64
 from service.protocols.schemas import HuggingFaceRequest, HuggingFaceScore, HuggingFaceWishes
 from service.protocols.scoring import ForeignRoute, classified, facts, label_set_of
 from service.routes.bodies import media_type, read_json, split_labels

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from service.errors import LimitExceeded, Unprocessable
 from service.http.problems import validation_problem
-from service.images import Upload, from_base64
+from service.images.inputs import Upload, from_base64
 from service.protocols.schemas import InferRequest, TensorMetadata
 from service.protocols.tensors import OutputTensor
 from service.routes.bodies import split_labels

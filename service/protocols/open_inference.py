@@ -13,7 +13,7 @@ from service.http.deps import CoreDep, RuntimeDep, WaitDep
 from service.http.openapi import TITLE, VERSION
 from service.http.prefer import applied
 from service.http.problems import problem_answers
-from service.images import Call
+from service.images.inputs import Call
 from service.protocols.inference import INPUTS, OUTPUTS, images_of, options_of, tensors_of, wanted
 from service.protocols.schemas import InferAnswer, Live, ModelMetadata, Ready, ServerMetadata
 from service.protocols.scoring import ForeignRoute, classified, facts, label_set_of

@@ -14,7 +14,7 @@ from service.core import Core
 from service.errors import NotFound, ServiceError
 from service.http.connection import while_connected
 from service.http.problems import validation_problem
-from service.images import Call
+from service.images.inputs import Call
 from service.runtime import Runtime
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

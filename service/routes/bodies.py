@@ -10,10 +10,10 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from service.decode import FORMATS
 from service.errors import BadRequest, LimitExceeded, Unprocessable, UnsupportedType
 from service.http.problems import validation_problem
-from service.images import Call, Upload, from_base64
+from service.images.decode import FORMATS
+from service.images.inputs import Call, Upload, from_base64
 from service.schemas import ClassifyOptions, ClassifyRequest
 
 BODY_TYPES = (*FORMATS.values(), "application/octet-stream", "multipart/form-data", "application/json")

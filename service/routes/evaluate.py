@@ -12,7 +12,6 @@ from starlette.responses import JSONResponse, Response
 
 from adapters.base import LabelSet
 from adapters.errors import SupportError
-from service.archives import MAGIC, ArchiveLimits, read_archive
 from service.core import Core
 from service.errors import Conflict, LimitExceeded, Unprocessable
 from service.evaluation import Labelled
@@ -20,7 +19,8 @@ from service.http.connection import while_connected
 from service.http.deps import CoreDep, RuntimeDep, WaitDep
 from service.http.prefer import applied
 from service.http.problems import problem_answers
-from service.records import Record
+from service.images.archives import MAGIC, ArchiveLimits, read_archive
+from service.labels.records import Record
 from service.routes.bodies import media_type
 from service.routes.uploads import FORM, class_row, read_form, rows_by_name
 from service.schemas import EvaluationAnswer

@@ -16,8 +16,8 @@ from service.errors import ServiceError
 from service.http.deps import CoreDep, WaitDep
 from service.http.prefer import applied
 from service.http.problems import problem_answers
-from service.plans import ZERO_SHOT
-from service.records import Fit, Record
+from service.labels.plans import ZERO_SHOT
+from service.labels.records import Fit, Record
 from service.routes.bodies import read_json
 from service.schemas import ClassEntry, LabelSetAnswer, LabelSetPage, LabelSetRequest
 

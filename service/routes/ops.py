@@ -7,11 +7,11 @@ from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
 from adapters import describe_methods
-from service.decode import FORMATS
+from service.compute.image_engine import engine_answer
 from service.errors import NotFound, NotReady
 from service.http.deps import CoreDep, RuntimeDep
 from service.http.problems import JSON_DEPTH, problem_answers, problem_types
-from service.image_engine import engine_answer
+from service.images.decode import FORMATS
 from service.readiness import ReadinessCheck
 from service.runtime import Runtime
 from service.schemas import (

@@ -13,10 +13,10 @@ from service.core import Core
 from service.errors import LimitExceeded, NotFound, ServiceError, Unprocessable
 from service.http.deps import CoreDep, RuntimeDep
 from service.http.problems import problem_answers
+from service.labels.support import SupportImage, support_digest
 from service.routes.uploads import File, known_row, read_form
 from service.schemas import SupportAnswer, SupportClass
 from service.security.callers import pay_images
-from service.support import SupportImage, support_digest
 
 router = APIRouter(prefix="/v1/label-sets/{label_set}/support")
 

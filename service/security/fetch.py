@@ -16,7 +16,7 @@ import anyio
 import httpcore
 
 from service.errors import ImageError, LimitExceeded, ServiceError, Unprocessable
-from service.images import Upload
+from service.images.inputs import Upload
 from service.security.addresses import Address, is_public
 
 REDIRECTS = (301, 302, 303, 307, 308)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from service.engine import Timing
-from service.scoring import ImageJob
+from service.compute.engine import Timing
+from service.compute.scoring import ImageJob
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing
 

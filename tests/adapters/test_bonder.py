@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adapters.bonder import Bonder, Sizes, TextGuide, bank_size, fresh_guide, heads_for, stored_guide
 from adapters.clip import Backbone
-from adapters.layout import concatenate, lay_out
+from adapters.learning.bonder import Bonder, Sizes, TextGuide, bank_size, fresh_guide, heads_for, stored_guide
+from adapters.text.layout import concatenate, lay_out
 
 CPU = torch.device("cpu")
 

@@ -28,7 +28,7 @@ from adapters.checkpoint import state_from_bytes, state_to_bytes
 from adapters.clip import Backbone
 from adapters.errors import AdaptationCancelled, LabelSetError, OptionError, StateError, SupportError
 from adapters.registry import METHODS, describe_methods
-from adapters.towers import ImageTower
+from adapters.vision.tower import ImageTower
 
 LABELS = LabelSet.of("cat", "dog", "red fox", "teapot", "bus")
 SMALL: Mapping[str, InfoValue] = {

@@ -12,10 +12,10 @@ from torch import Tensor
 from adapters.base import ClassName, LabelSet, Support
 from adapters.clip import Backbone
 from adapters.errors import LabelSetError, SupportError
+from adapters.learning.few_shot import SupportImages, plain_rows
 from adapters.methods.coop import CoOp, CoOpSettings, Seen, fit_context, start_context, step_classes
-from adapters.methods.few_shot import SupportImages, plain_rows
-from adapters.prompted_classes import PromptedClasses
-from adapters.through import AsLearnt
+from adapters.quantization.through import AsLearnt
+from adapters.text.prompted_classes import PromptedClasses
 
 LABELS = LabelSet.of("cat", "dog", "red fox", "teapot", "bus")
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from adapters.clip import Backbone
-from adapters.crops import AREA, ASPECT, random_box
+from adapters.vision.crops import AREA, ASPECT, random_box
 
 
 def gradient_image(width: int, height: int) -> Image.Image:

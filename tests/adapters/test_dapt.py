@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from adapters.base import LabelSet, Support
 from adapters.clip import Backbone
 from adapters.errors import OptionError
-from adapters.fitting import Split
+from adapters.learning.few_shot import SupportImages
+from adapters.learning.fitting import Split
 from adapters.methods.coop import CoOp, Seen
 from adapters.methods.dapt import DAPT, DAPTSettings, dispersion, prototypes
-from adapters.methods.few_shot import SupportImages
 from adapters.registry import create_adapter
-from adapters.towers import ImageTower
+from adapters.vision.tower import ImageTower
 
 LABELS = LabelSet.of("cat", "dog", "red fox")
 SMALL = DAPTSettings(visual_prompts=0, beta_t=0.0, steps=4, views=1, learning_rate=0.02)

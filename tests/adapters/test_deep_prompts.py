@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from adapters.clip import Backbone
-from adapters.layout import PromptLayout, lay_out
+from adapters.text.layout import PromptLayout, lay_out
 
 
 def layout_for(backbone: Backbone, *names: str) -> PromptLayout:

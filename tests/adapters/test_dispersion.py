@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from adapters import losses
-from adapters.losses import inter_dispersion_loss, intra_dispersion_loss
+from adapters.learning import losses
+from adapters.learning.losses import inter_dispersion_loss, intra_dispersion_loss
 
 
 def unit_rows(count: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -26,7 +26,7 @@ from adapters.evaluation.stored import Stored
 from adapters.evaluation.transfer import served_elsewhere
 from adapters.evaluation.variants import EIGHTY, SINGLE, Contender, Variant
 from adapters.registry import create_adapter
-from adapters.templates import CONTEXT_WORDS
+from adapters.text.templates import CONTEXT_WORDS
 
 
 class Prototypes:

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from adapters.base import LabelSet
 from adapters.clip import Backbone
-from adapters.fitting import Split
-from adapters.layout import PromptLayout
+from adapters.learning.few_shot import SupportImages
+from adapters.learning.fitting import Split
 from adapters.methods.coop import CoOpSettings, Seen, anchored, fit_context, start_context
-from adapters.methods.few_shot import SupportImages
-from adapters.prompted_classes import PromptedClasses
+from adapters.text.layout import PromptLayout
+from adapters.text.prompted_classes import PromptedClasses
 
 CHUNK = 250
 

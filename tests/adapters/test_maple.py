@@ -13,9 +13,9 @@ from adapters.base import ImageNeeds, InfoValue, LabelSet, Support, VisualPrompt
 from adapters.checkpoint import state_from_bytes, state_to_bytes
 from adapters.clip import Backbone
 from adapters.errors import BackboneError, LabelSetError, OptionError, SupportError
+from adapters.learning.support_stems import SupportStems
 from adapters.methods.maple import CoupledPrompts, MaPLe, MaPLeSettings, deep_prompts, start_prompts
-from adapters.support_stems import SupportStems
-from adapters.towers import ImageTower
+from adapters.vision.tower import ImageTower
 
 LABELS = LabelSet.of("cat", "dog", "red fox")
 FAST = MaPLeSettings(steps=3, batch=4, views=1)

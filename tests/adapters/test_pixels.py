@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torchvision.transforms import Compose, Resize
 
 from adapters.clip import Backbone
-from adapters.pixels import FastResize, Preprocess, turned
+from adapters.vision.pixels import FastResize, Preprocess, turned
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adapters.codebook import BINS, MANY, fit_codebook
 from adapters.errors import StateError
-from adapters.quantization import (
+from adapters.quantization.codebook import BINS, MANY, fit_codebook
+from adapters.quantization.quantizer import (
     StraightThrough,
     dequantize,
     divergence,

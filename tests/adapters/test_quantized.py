@@ -14,8 +14,8 @@ from adapters.methods.dapt import DAPT, DAPTSettings
 from adapters.methods.maple import MaPLe, MaPLeSettings
 from adapters.methods.quantized import Host, Quantized, QuantizedSettings
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
-from adapters.quantization import AfterTraining, StraightThrough, payload_bytes
-from adapters.stored_prompts import packed_extras, stored_at, unpacked
+from adapters.quantization.quantizer import AfterTraining, StraightThrough, payload_bytes
+from adapters.quantization.stored_prompts import packed_extras, stored_at, unpacked
 
 LABELS = LabelSet((ClassName("cat"), ClassName("dog", aliases=("hound",)), ClassName("red fox")))
 HOSTS: tuple[Host, ...] = ("coop", "maple", "self-tpt")

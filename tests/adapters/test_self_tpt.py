@@ -10,14 +10,14 @@ import torch
 from torch.nn import functional as F
 
 from adapters.base import LabelSet
-from adapters.chunked import backward_rows, nothing
 from adapters.clip import Backbone
-from adapters.directions import without_common, without_direction
 from adapters.errors import AdaptationDiverged
-from adapters.layout import POSITIONS, concatenate, lay_out
-from adapters.losses import contrastive_prompt_loss, gradient_matching_loss, smoothed
+from adapters.learning.directions import without_common, without_direction
+from adapters.learning.losses import contrastive_prompt_loss, gradient_matching_loss, smoothed
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings, adapt_context
-from adapters.prompt_views import Prompts
+from adapters.text.chunked import backward_rows, nothing
+from adapters.text.layout import POSITIONS, concatenate, lay_out
+from adapters.text.prompt_views import Prompts
 
 NAMES = ("cat", "dog", "red fox", "teapot", "bus", "violin", "tall ship")
 

@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapters.base import LabelSet
-from adapters.chunked import Slices, backward_rows
 from adapters.clip import Backbone, open_backbone
-from adapters.layout import POSITIONS, PromptLayout, concatenate, lay_out
 from adapters.methods.zero_shot import ZeroShot, ZeroShotSettings
-from adapters.shared_beginnings import shared_beginnings
-from adapters.text_features import TextFeatures
-from adapters.text_passes import TextPasses
-from adapters.text_tokens import WORDS, Tokens
-from adapters.text_tower import TextTower
+from adapters.text.chunked import Slices, backward_rows
+from adapters.text.features import TextFeatures
+from adapters.text.layout import POSITIONS, PromptLayout, concatenate, lay_out
+from adapters.text.passes import TextPasses
+from adapters.text.shared_beginnings import shared_beginnings
+from adapters.text.tokens import WORDS, Tokens
+from adapters.text.tower import TextTower
 
 NAMES = ("grey cat", "dog", "very old wooden house", "red cup", "steam engine on rails")
 TEMPLATES = ("a photo of a {}.", "a photo of the large {}.", "{}.", "itap of my {}.")

@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adapters.base import ImageAdapter, ImageNeeds, LabelSet, Support
-from adapters.bonder import stored_guide
 from adapters.checkpoint import state_from_bytes, state_to_bytes
 from adapters.clip import Backbone, open_backbone
 from adapters.errors import BackboneError, SupportError
+from adapters.learning.bonder import stored_guide
+from adapters.learning.text_guidance import NO_TARGET, targets, token_loss
+from adapters.learning.token_cache import support_tokens
 from adapters.methods.tgp_t import EXTRA, TGPT, TGPTSettings
-from adapters.text_guidance import NO_TARGET, targets, token_loss
-from adapters.token_cache import support_tokens
 
 LABELS = LabelSet.of("cat", "dog", "red fox")
 FAST = TGPTSettings(steps=4, batch=4, augmented_views=1, check_every=2, learning_rate=1e-3)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from adapters.base import LabelSet
 from adapters.clip import Backbone, open_backbone
 from adapters.errors import BackboneError, LabelSetError
-from adapters.layout import POSITIONS, Position, lay_out
+from adapters.text.layout import POSITIONS, Position, lay_out
 
 TEXTS = ["a photo of a cat.", "x", "a photo of a very long name of some animal nobody knows."]
 

@@ -6,8 +6,8 @@ import torch
 
 from adapters.base import Support
 from adapters.clip import Backbone
-from adapters.support_features import IMAGES_AT_ONCE, feature_ticks, support_features
-from adapters.views import random_views
+from adapters.learning.support_features import IMAGES_AT_ONCE, feature_ticks, support_features
+from adapters.vision.views import random_views
 
 
 def noise(images: int, side: int = 32) -> torch.Tensor:

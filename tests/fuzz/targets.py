@@ -15,11 +15,11 @@ from adapters.base import ClassState
 from adapters.checkpoint import _HEADER, _MAGIC, STATE_SCHEMA, state_from_bytes, state_to_bytes
 from adapters.clip import Backbone
 from adapters.errors import StateError
-from adapters.pixels import FastResize
-from service.decode import Decoder, ImageLimits
+from adapters.vision.pixels import FastResize
 from service.errors import ServiceError, StoreError
-from service.images import from_base64
-from service.records import decode_record
+from service.images.decode import Decoder, ImageLimits
+from service.images.inputs import from_base64
+from service.labels.records import decode_record
 from service.security.images import frames_of
 from tests.conftest import make_tiny_backbone
 from tests.security.hostile import encoded, many_scans, odd, picture

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from adapters.pixels import FastResize
-from service.decode import Decoder, ImageLimits
+from adapters.vision.pixels import FastResize
 from service.errors import ServiceError
+from service.images.decode import Decoder, ImageLimits
 from tests.conftest import make_tiny_backbone
 from tests.security.hostile import bombs, encoded, floods, odd, picture, wrong
 

@@ -17,7 +17,7 @@ from adapters.checkpoint import STATE_SCHEMA, state_from_bytes
 from adapters.clip import Backbone
 from adapters.errors import StateError
 from service.errors import StoreError
-from service.records import decode_record
+from service.labels.records import decode_record
 from tests.service.fakes import soon
 from tests.service.served import Kept, photo, served
 from tests.test_architecture import ROOT

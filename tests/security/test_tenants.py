@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from adapters.clip import Backbone
-from service.records import RecordBook
+from service.labels.records import RecordBook
 from service.security.tenants import tenant_store
 from tests.security.keys import add_key
 from tests.service.fakes import DictStore, soon

@@ -12,11 +12,11 @@ from typing import TypeVar
 import pytest
 
 from adapters.errors import AdaptationCancelled
-from service.batch_costs import BatchCosts
-from service.batcher import Batcher
+from service.compute.batch_costs import BatchCosts
+from service.compute.batcher import Batcher
+from service.compute.fair_shares import FairOrder, has_place, share_ahead
+from service.compute.work_queue import Asker
 from service.errors import ComputeError, DeviceDead, InternalError, Overloaded, ShuttingDown
-from service.fair_shares import FairOrder, has_place, share_ahead
-from service.work_queue import Asker
 from tests.service.fakes import soon
 
 Ints = Batcher[str, int, int]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cores import compute_cores, mask, physical, quota, usable_cores
+from service.process.cores import compute_cores, mask, physical, quota, usable_cores
 
 
 def write(path: Path, text: str) -> None:

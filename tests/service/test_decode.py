@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from adapters.clip import Backbone
-from adapters.pixels import FastResize
-from service.decode import ByteBudget, Decoder, ImageLimits
+from adapters.vision.pixels import FastResize
 from service.errors import ImageError, LimitExceeded, ServiceError, UnsupportedType
+from service.images.decode import ByteBudget, Decoder, ImageLimits
 
 LIMITS = ImageLimits(max_image_bytes=200_000, max_pixels=1_000_000, max_side_ratio=20)
 

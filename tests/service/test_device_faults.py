@@ -15,8 +15,8 @@ from adapters.base import ClassState
 from adapters.checkpoint import state_from_bytes, state_to_bytes
 from adapters.clip import Backbone
 from adapters.errors import AdaptationDiverged, StateError
-from service.batcher import Batcher
-from service.engine import finite
+from service.compute.batcher import Batcher
+from service.compute.engine import finite
 from service.errors import DeviceDead, DeviceFull
 from service.out_of_memory import BatchSizes, is_out_of_memory
 from tests.service.fakes import soon

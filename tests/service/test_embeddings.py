@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adapters.clip import Backbone
-from service.embeddings import ENTRY_BYTES, Embeddings, embedding_space
+from service.images.embeddings import ENTRY_BYTES, Embeddings, embedding_space
 from service.telemetry.metrics import Metrics
 from tests.service.fakes import DictStore
 from tests.service.served import Kept, Served, photo, served

@@ -25,9 +25,9 @@ from adapters.base import (
     needs_of,
 )
 from adapters.clip import Backbone
-from service.engine import LocalEngine, Scores, level_of
+from service.compute.engine import LocalEngine, Scores, level_of
+from service.compute.scoring import ImageJob, rank
 from service.errors import ComputeError, ServiceError
-from service.scoring import ImageJob, rank
 
 
 @asynccontextmanager

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from adapters.clip import Backbone
-from service.archives import ArchiveLimits, read_archive
 from service.errors import BadRequest, LimitExceeded, ServiceError, Unprocessable
 from service.evaluation import Seen, report
+from service.images.archives import ArchiveLimits, read_archive
 from tests.service.label_images import created, drawn
 from tests.service.served import Served, served
 

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from adapters.clip import Backbone
-from adapters.pixels import FastResize
-from service.decode import Decoder, ImageLimits
+from adapters.vision.pixels import FastResize
 from service.errors import ServiceError
-from service.jpeg import HALVING, decode_rgb
+from service.images.decode import Decoder, ImageLimits
+from service.images.jpeg import HALVING, decode_rgb
 
 PHOTO = "examples/images/coffee.jpg"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adapters.clip import Backbone
-from service.image_engine import wanted_engine
+from service.compute.image_engine import wanted_engine
 from service.settings import Settings
 from tests.needs import missing
 from tests.service.served import Served, photo, served

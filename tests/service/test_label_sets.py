@@ -15,13 +15,13 @@ from adapters.clip import Backbone
 from service.class_states.failures import Failures
 from service.class_states.hot_states import HotStates
 from service.class_states.states import States
-from service.engine import LocalEngine
+from service.compute.engine import LocalEngine
 from service.errors import LimitExceeded, NotFound, Overloaded, StoreError, Unprocessable
-from service.label_limits import LabelLimits
-from service.label_sets import LabelSets
-from service.plans import Planner
-from service.records import RecordBook
-from service.support import SupportLimits, SupportShelves
+from service.labels.label_limits import LabelLimits
+from service.labels.label_sets import LabelSets
+from service.labels.plans import Planner
+from service.labels.records import RecordBook
+from service.labels.support import SupportLimits, SupportShelves
 from service.telemetry.metrics import Metrics
 from tests.service.fakes import DictStore, SlowAdapter, soon
 

@@ -9,7 +9,7 @@ import pytest
 
 from adapters.clip import Backbone
 from service.errors import NotFound
-from service.preload import read_file
+from service.labels.preload import read_file
 from tests.service.fakes import soon
 from tests.service.served import Kept, Served, served
 

@@ -20,9 +20,9 @@ from adapters.errors import AdaptationDiverged
 from service.cluster.orders import AdaptOrder, BatchAnswer, BatchOrder, Refusal
 from service.cluster.remote_engine import FarState, Recipes, RemoteEngine
 from service.cluster.worker import Worker
-from service.engine import LocalEngine, Scores, Timing
+from service.compute.engine import LocalEngine, Scores, Timing
+from service.compute.scoring import ImageJob
 from service.errors import ComputeError, InternalError, Overloaded, ServiceError, ShuttingDown
-from service.scoring import ImageJob
 from service.stores.turns import Failed
 
 LABELS = LabelSet.of("cat", "dog", "horse")

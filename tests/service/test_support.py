@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adapters.clip import Backbone
-from service.support import PART_BYTES, SupportLimits, SupportShelves
+from service.labels.support import PART_BYTES, SupportLimits, SupportShelves
 from tests.service.fakes import DictStore
 from tests.service.label_images import created, drawn, put, supported
 from tests.service.served import Kept, served

@@ -13,7 +13,7 @@ from adapters.clip import Backbone
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
 from service.class_states.flights import Flight, Snapshot, Want
 from service.errors import OverBudget
-from service.work_budget import Counted, WorkBudget
+from service.labels.work_budget import Counted, WorkBudget
 from tests.service.served import Kept, photo, served
 
 MANY = [f"thing {number}" for number in range(40)]

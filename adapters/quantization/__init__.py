@@ -1,0 +1,1 @@
+"""Prompts in few bits: codebooks, training through a quantiser, packed storage (arXiv 2407.10704)."""

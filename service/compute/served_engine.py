@@ -1,0 +1,57 @@
+"""What the service asks of an engine beside its work: starting, stopping, telling how it is. Satisfied by the engine of
+this process and by one that hands its work to others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from adapters.base import ClassState
+from adapters.clip import Backbone
+from service.compute.engine import Engine, Timing
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import Tracing
+
+
+class Line(Protocol):
+    """What waits for the device."""
+
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def jobs_waiting(self) -> int: ...
+    @property
+    def oldest_seconds(self) -> float: ...
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def thread_alive(self) -> bool:
+        """Whether the device thread still runs, also after `stop` lost its patience with it."""
+        ...
+
+
+class ServedEngine(Engine, Protocol):
+    @property
+    def batcher(self) -> Line: ...
+
+    def start(self) -> None: ...
+
+    async def stop(self, *, timeout: float = 10.0) -> None:
+        """Answers everyone."""
+        ...
+
+    async def probe(self) -> Timing:
+        """Sends one blank image through a device. Raises `ServiceError` when that cannot be done."""
+        ...
+
+    def place(self, state: ClassState) -> ClassState:
+        """The state, ready for scoring."""
+        ...
+
+    def heartbeat_age(self) -> float:
+        """Seconds since the device last got on with its work; 0 while it has none."""
+        ...
+
+
+OpenEngine = Callable[[Settings, Backbone, Metrics, Tracing], ServedEngine]

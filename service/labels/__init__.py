@@ -1,0 +1,1 @@
+"""Label sets: uploaded, kept, planned, served, fitted."""
