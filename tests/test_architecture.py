@@ -152,4 +152,5 @@ def test_imports_are_absolute_and_nothing_prints(path: Path) -> None:
 def test_nothing_is_unpickled_or_evaluated(path: Path) -> None:
     forbidden = {"eval", "exec", "pickle.load", "pickle.loads"}
     assert not forbidden & set(calls(path))
-    assert "pickle" not in set(imports(path))
+    # benchmarks may time what others' serialisation costs
+    assert path.is_relative_to(ROOT / "benchmarks") or "pickle" not in set(imports(path))
