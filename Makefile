@@ -25,7 +25,7 @@ define install
 @touch $@
 endef
 
-.PHONY: help venv serve cluster test check lint scan audit fuzz bench backbone clean
+.PHONY: help venv serve cluster test check lint scan audit fuzz bench backbone clean docs
 .DELETE_ON_ERROR:
 
 help:
@@ -37,6 +37,7 @@ help:
 	@echo "make scan      static rules for security (part of make test)"
 	@echo "make audit     installed packages against known advisories (online)"
 	@echo "make fuzz      made-up input for FUZZ_SECONDS (60)"
+	@echo "make docs      the documentation as a site, in build/docs"
 	@echo "make bench     the benchmarks"
 	@echo "make backbone  build the bundled backbone again (DATA=folder)"
 	@echo "make venv      the virtual environment only"
@@ -108,6 +109,10 @@ test: lint scan $(DEV) $(SYSTEM)
 	$(BIN)/python -m pytest
 
 check: test
+
+docs: $(DEV)
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
+	@echo "open build/docs/index.html"
 
 bench: $(DEV)
 	$(BIN)/python -m benchmarks
