@@ -16,9 +16,9 @@ from adapters.errors import AdaptationCancelled, AdapterError
 from service.compute.batch_costs import BatchCosts
 from service.compute.device_thread import PAUSES, DeviceThread
 from service.compute.fair_shares import has_place, share_ahead
+from service.compute.out_of_memory import BatchSizes, is_out_of_memory
 from service.compute.work_queue import ANYBODY, Asker, Checkpoint, Item, Job, Key, Load, Payload, Result, WorkQueue
 from service.errors import ComputeError, DeviceDead, DeviceFull, InternalError, Overloaded, ServiceError, ShuttingDown
-from service.out_of_memory import BatchSizes, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 

@@ -57,10 +57,11 @@ async def served(
     *,
     slow: bool = True,
     tracing: Tracing | None = None,
+    stores: Stores | None = None,
     **settings: Any,
 ) -> AsyncIterator[Served]:
     """With `slow`, self-tpt adapts only after `slow.go` was set, and coop after `coop.go`; without, the real methods
-    run."""
+    run. `stores` take the place of `kept`."""
     adapter, coop, kept = SlowAdapter(), SlowAdapter("slow-2", name="coop"), kept or Kept()
     fakes = {fake.name: fake for fake in (adapter, coop)} if slow else {}
 
@@ -71,7 +72,7 @@ async def served(
     app = create_app(
         Settings(threads=1, decode_threads=2, **settings),
         backbone=backbone,
-        stores=Stores(kept.records, kept.states, "dict", cache=kept.cache),
+        stores=stores or Stores(kept.records, kept.states, "dict", cache=kept.cache),
         build_adapter=build,
         tracing=tracing,
     )

@@ -17,8 +17,8 @@ from adapters.clip import Backbone
 from adapters.errors import AdaptationDiverged, StateError
 from service.compute.batcher import Batcher
 from service.compute.engine import finite
+from service.compute.out_of_memory import BatchSizes, is_out_of_memory
 from service.errors import DeviceDead, DeviceFull
-from service.out_of_memory import BatchSizes, is_out_of_memory
 from tests.service.fakes import soon
 from tests.service.served import photo, served
 
