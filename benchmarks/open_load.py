@@ -1,0 +1,158 @@
+"""Load that does not wait for answers: requests start when their time has come, as those of many strangers do. Runs in
+a process of its own. Reads one JSON plan a line from standard input, writes one JSON outcome a line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from benchmarks.process import tied_command
+
+CONNECTIONS = 1000
+"""Open at once; what would need more counts as not sent, and is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`rate` requests a second for `seconds`, evenly spaced, whatever becomes of them. `key` is sent as API key."""
+
+    port: int
+    path: str
+    images: tuple[str, ...]
+    rate: float
+    seconds: float
+    key: str = ""
+
+
+@dataclass(slots=True)
+class Seen:
+    """Latencies in seconds, from when a request was due; those of refusals (429, 503) are apart."""
+
+    statuses: dict[str, int] = field(default_factory=dict)
+    accepted: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    without_retry_after: int = 0
+    not_sent: int = 0
+    seconds: float = 0.0
+
+    @property
+    def goodput(self) -> float:
+        return len(self.accepted) / self.seconds if self.seconds else 0.0
+
+    @property
+    def unexpected(self) -> int:
+        """Answers that overload does not excuse."""
+        return sum(count for status, count in self.statuses.items() if status not in {"200", "429", "503", "504"})
+
+
+def quantile(values: Sequence[float], fraction: float) -> float:
+    """NaN of none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))] if ordered else math.nan
+
+
+class OpenLoad:
+    """The generator, started once and given plans. A context manager."""
+
+    def __enter__(self) -> OpenLoad:
+        command = tied_command(sys.executable, "-m", "benchmarks.open_load")
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def run(self, plan: Plan) -> Seen:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asdict(plan)) + "\n")
+        self._process.stdin.flush()
+        return Seen(**json.loads(self._process.stdout.readline()))
+
+
+@dataclass
+class Generator:
+    plan: Plan
+    requests: Sequence[bytes]
+    seen: Seen = field(default_factory=Seen)
+    statuses: Counter[str] = field(default_factory=Counter)
+    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
+    open: int = 0
+
+    async def run(self) -> Seen:
+        began = time.perf_counter()
+        tasks = []
+        for number in range(int(self.plan.rate * self.plan.seconds)):
+            due = began + number / self.plan.rate
+            if (early := due - time.perf_counter()) > 0:
+                await asyncio.sleep(early)
+            if self.idle or self.open < CONNECTIONS:
+                tasks.append(asyncio.ensure_future(self._ask(self.requests[number % len(self.requests)], due)))
+            else:
+                self.seen.not_sent += 1
+        await asyncio.gather(*tasks)
+        self.seen.seconds = time.perf_counter() - began
+        self.seen.statuses = dict(self.statuses)
+        for _, writer in self.idle:
+            writer.close()
+        return self.seen
+
+    async def _ask(self, request: bytes, due: float) -> None:
+        try:
+            line = self.idle.pop() if self.idle else await self._connect()
+            line[1].write(request)
+            head = await _answer(line[0])
+        except (OSError, asyncio.IncompleteReadError):
+            self.statuses["no answer"] += 1
+            return
+        self._note(head, time.perf_counter() - due)
+        self.idle.append(line)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        self.open += 1
+        return await asyncio.open_connection("127.0.0.1", self.plan.port)
+
+    def _note(self, head: bytes, seconds: float) -> None:
+        status = head.split(b" ", 2)[1].decode()
+        self.statuses[status] += 1
+        if status == "200":
+            self.seen.accepted.append(seconds)
+        elif status in {"429", "503"}:
+            self.seen.refused.append(seconds)
+            self.seen.without_retry_after += b"\r\nretry-after:" not in head
+
+
+async def _answer(reader: asyncio.StreamReader) -> bytes:
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    _, _, rest = head.partition(b"\r\ncontent-length:")
+    await reader.readexactly(int(rest.split(b"\r\n", 1)[0]))
+    return head
+
+
+def prepared(plan: Plan) -> list[bytes]:
+    """One whole request per image."""
+    bodies = [Path(image).read_bytes() for image in plan.images]
+    head = f"POST {plan.path} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\nContent-Type: image/jpeg\r\n"
+    head += f"Authorization: Bearer {plan.key}\r\n" if plan.key else ""
+    return [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
+
+
+def main() -> None:
+    for line in sys.stdin:
+        fields = json.loads(line)
+        plan = Plan(**{**fields, "images": tuple(fields["images"])})
+        sys.stdout.write(json.dumps(asdict(asyncio.run(Generator(plan, prepared(plan)).run()))) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
