@@ -25,7 +25,7 @@ define install
 @touch $@
 endef
 
-.PHONY: help venv serve cluster test check lint scan audit fuzz bench backbone clean docs
+.PHONY: help venv serve cluster test check lint scan audit fuzz bench chaos soak backbone clean docs
 .DELETE_ON_ERROR:
 
 help:
@@ -39,6 +39,8 @@ help:
 	@echo "make fuzz      made-up input for FUZZ_SECONDS (60)"
 	@echo "make docs      the documentation as a site, in build/docs"
 	@echo "make bench     the benchmarks"
+	@echo "make chaos     kill -9 at random moments, ROUNDS times (50), and a look at what is left"
+	@echo "make soak      SOAK_SECONDS (1800) of twice the load that can be served"
 	@echo "make backbone  build the bundled backbone again (DATA=folder)"
 	@echo "make venv      the virtual environment only"
 	@echo "make clean     remove the virtual environment and caches"
@@ -116,6 +118,15 @@ docs: $(DEV)
 
 bench: $(DEV)
 	$(BIN)/python -m benchmarks
+
+# Both bounded in time and count, on loopback only, in data directories that are removed.
+ROUNDS ?= 50
+chaos: $(DEV)
+	$(BIN)/python -m benchmarks.chaos --rounds $(ROUNDS)
+
+SOAK_SECONDS ?= 1800
+soak: $(DEV)
+	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS)
 
 # Hours on two cores; every phase keeps what it made in WORK, so that a stopped build goes on where it was.
 # Also needed: WordNet 3.0 (on Debian: apt-get install wordnet-base).

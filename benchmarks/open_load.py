@@ -113,9 +113,14 @@ class Generator:
             head = await _answer(line[0])
         except (OSError, asyncio.IncompleteReadError):
             self.statuses["no answer"] += 1
+            self.open -= 1
             return
         self._note(head, time.perf_counter() - due)
-        self.idle.append(line)
+        if b"\r\nconnection: close" in head:  # refused before the body was read
+            line[1].close()
+            self.open -= 1
+        else:
+            self.idle.append(line)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         self.open += 1
