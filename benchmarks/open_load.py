@@ -49,8 +49,9 @@ class Seen:
 
     @property
     def unexpected(self) -> int:
-        """Answers that overload does not excuse."""
-        return sum(count for status, count in self.statuses.items() if status not in {"200", "429", "503", "504"})
+        """Answers that overload does not excuse. A connection that ended without one is told apart."""
+        excused = {"200", "429", "503", "504", "no answer"}
+        return sum(count for status, count in self.statuses.items() if status not in excused)
 
 
 def quantile(values: Sequence[float], fraction: float) -> float:
