@@ -199,8 +199,9 @@ def test_a_key_is_asked_for_only_when_the_service_wants_one(open_page: OpenPage,
     page.get_by_role("link", name="Label sets").click()
     expect(dialog).to_contain_text("Send a key.")
     for key in ("wrong", "right"):
-        dialog.get_by_label("API key").fill(key)
-        page.keyboard.press("Enter")
+        with page.expect_response("**/v1/label-sets*"):
+            dialog.get_by_label("API key").fill(key)
+            page.keyboard.press("Enter")
     expect(page.get_by_label("Find")).to_be_visible()
     assert sent == [None, "Bearer wrong", "Bearer right"]
     page.get_by_role("button", name="Forget API key").click()
