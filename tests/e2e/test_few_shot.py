@@ -58,7 +58,8 @@ def answers(service: ServiceProcess, folder: Path) -> list[Any]:
         answer = service.client.post(
             "/v1/classify?label_set=shapes", content=path.read_bytes(), headers={"Content-Type": "image/png"}
         ).json()
-        scores = [(one["label"], round(one["score"], 5)) for one in answer["results"][0]["predictions"]]
+        # features kept from an evaluation were made in its batches, and differ in the last bits from those made alone
+        scores = [(one["label"], pytest.approx(one["score"], abs=1e-3)) for one in answer["results"][0]["predictions"]]
         found.append((answer["served_by"], scores))
     return found
 
