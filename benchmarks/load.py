@@ -4,15 +4,12 @@ interpreter with what it measures. Reads one JSON job a line from standard input
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Any
 
-from benchmarks.process import tied_command
+from benchmarks.raw_http import GeneratorProcess, answer_head, answer_orders, prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +38,14 @@ class Outcome:
         return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))]
 
 
-class LoadProcess:
+class LoadProcess(GeneratorProcess):
     """The generator, started once and given jobs. A context manager."""
 
-    def __enter__(self) -> LoadProcess:
-        self._process = subprocess.Popen(
-            tied_command(sys.executable, "-m", "benchmarks.load"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+    def __init__(self) -> None:
+        super().__init__("benchmarks.load")
 
     def run(self, job: Job) -> Outcome:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asdict(job)) + "\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        answer = self.ask(asdict(job))
         return Outcome(tuple(answer["latencies"]), answer["seconds"], answer["failures"])
 
 
@@ -77,7 +60,7 @@ async def generate(job: Job, requests: Sequence[bytes]) -> Outcome:
         number = first
         while (start := time.perf_counter()) < end:
             writer.write(requests[number % len(requests)])
-            ok = await _answered(reader)
+            ok = (await answer_head(reader)).split(b" ", 2)[1] == b"200"
             failures += not ok
             if ok:
                 latencies.append(time.perf_counter() - start)
@@ -89,28 +72,13 @@ async def generate(job: Job, requests: Sequence[bytes]) -> Outcome:
     return Outcome(tuple(latencies), time.perf_counter() - start, failures)
 
 
-def prepared(job: Job) -> list[bytes]:
-    """One whole request per image."""
-    bodies = [Path(image).read_bytes() for image in job.images]
-    head = f"POST {job.path} HTTP/1.1\r\nHost: 127.0.0.1:{job.port}\r\nContent-Type: image/jpeg\r\n"
-    return [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
-
-
-async def _answered(reader: asyncio.StreamReader) -> bool:
-    """Whether the answer was a 200. The service always says how long its answers are."""
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    _, _, rest = head.partition(b"\r\ncontent-length:")
-    await reader.readexactly(int(rest.split(b"\r\n", 1)[0]))
-    return head.split(b" ", 2)[1] == b"200"
+def outcome(order: dict[str, Any]) -> dict[str, Any]:
+    job = Job(**{**order, "images": tuple(order["images"])})
+    return asdict(asyncio.run(generate(job, prepared(job.port, job.path, job.images))))
 
 
 def main() -> None:
-    for line in sys.stdin:
-        fields = json.loads(line)
-        job = Job(**{**fields, "images": tuple(fields["images"])})
-        outcome = asyncio.run(generate(job, prepared(job)))
-        sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
-        sys.stdout.flush()
+    answer_orders(outcome)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,14 @@ a process of its own. Reads one JSON plan a line from standard input, writes one
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from typing import Any
 
-from benchmarks.process import tied_command
+from benchmarks.raw_http import GeneratorProcess, answer_head, answer_orders, prepared
 
 CONNECTIONS = 1000
 """Open at once; what would need more counts as not sent, and is told."""
@@ -60,24 +57,14 @@ def quantile(values: Sequence[float], fraction: float) -> float:
     return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))] if ordered else math.nan
 
 
-class OpenLoad:
+class OpenLoad(GeneratorProcess):
     """The generator, started once and given plans. A context manager."""
 
-    def __enter__(self) -> OpenLoad:
-        command = tied_command(sys.executable, "-m", "benchmarks.open_load")
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+    def __init__(self) -> None:
+        super().__init__("benchmarks.open_load")
 
     def run(self, plan: Plan) -> Seen:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asdict(plan)) + "\n")
-        self._process.stdin.flush()
-        return Seen(**json.loads(self._process.stdout.readline()))
+        return Seen(**self.ask(asdict(plan)))
 
 
 @dataclass
@@ -111,7 +98,7 @@ class Generator:
         try:
             line = self.idle.pop() if self.idle else await self._connect()
             line[1].write(request)
-            head = await _answer(line[0])
+            head = await answer_head(line[0])
         except (OSError, asyncio.IncompleteReadError):
             self.statuses["no answer"] += 1
             self.open -= 1
@@ -137,27 +124,14 @@ class Generator:
             self.seen.without_retry_after += b"\r\nretry-after:" not in head
 
 
-async def _answer(reader: asyncio.StreamReader) -> bytes:
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    _, _, rest = head.partition(b"\r\ncontent-length:")
-    await reader.readexactly(int(rest.split(b"\r\n", 1)[0]))
-    return head
-
-
-def prepared(plan: Plan) -> list[bytes]:
-    """One whole request per image."""
-    bodies = [Path(image).read_bytes() for image in plan.images]
-    head = f"POST {plan.path} HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\nContent-Type: image/jpeg\r\n"
-    head += f"Authorization: Bearer {plan.key}\r\n" if plan.key else ""
-    return [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
+def outcome(order: dict[str, Any]) -> dict[str, Any]:
+    plan = Plan(**{**order, "images": tuple(order["images"])})
+    requests = prepared(plan.port, plan.path, plan.images, key=plan.key)
+    return asdict(asyncio.run(Generator(plan, requests).run()))
 
 
 def main() -> None:
-    for line in sys.stdin:
-        fields = json.loads(line)
-        plan = Plan(**{**fields, "images": tuple(fields["images"])})
-        sys.stdout.write(json.dumps(asdict(asyncio.run(Generator(plan, prepared(plan)).run()))) + "\n")
-        sys.stdout.flush()
+    answer_orders(outcome)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ class Evaluator:
     async def _scored(
         self, images: Sequence[Labelled], served: Served, zero_shot: Served
     ) -> list[tuple[Seen, Seen] | ServiceError]:
-        ours, plain = await self._seen(images, served), await self._seen(images, zero_shot)
+        ours = await self._seen(images, served)
+        plain = ours if served.state is zero_shot.state else await self._seen(images, zero_shot)
         return [
             one if isinstance(one, ServiceError) else other if isinstance(other, ServiceError) else (one, other)
             for one, other in zip(ours, plain, strict=True)

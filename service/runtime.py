@@ -7,13 +7,13 @@ import logging
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from adapters.clip import Backbone, load_backbone
+from adapters.clip import Backbone
 from adapters.engines.base import Decision
 from adapters.errors import AdapterError
 from adapters.registry import METHODS, Method
 from service.compute.admission import Admission
 from service.compute.engine import LocalEngine
-from service.compute.image_engine import with_engine
+from service.compute.image_engine import settings_backbone, with_engine
 from service.compute.served_engine import OpenEngine
 from service.core import Core, build_core, with_text_features
 from service.errors import NotReady, ServiceError
@@ -97,7 +97,9 @@ class Runtime:
         for name in unknown_variables():
             _log.warning("no setting reads this variable", extra={"variable": name})
         stores = self._stores = self._given_stores or await self._open_stores()
-        loaded = self._backbone or await self._load_backbone()
+        loaded = self._backbone
+        if loaded is None:
+            loaded = await asyncio.to_thread(settings_backbone, self.settings)
         backbone = loaded
         if self._open_engine is None:  # else the image tower of this process is not used
             backbone, self.engine_decision = await asyncio.to_thread(with_engine, self.settings, loaded)
@@ -161,16 +163,6 @@ class Runtime:
             lost=lambda reason: self.metrics.leases.labels("lost").inc(),
         )
         return await asyncio.to_thread(open_stores, self.settings, observe=self._saw_lookup, watch=watch)
-
-    async def _load_backbone(self) -> Backbone:
-        wanted = self.settings
-        return await asyncio.to_thread(
-            load_backbone,
-            wanted.backbone,
-            device=wanted.device,
-            precision=wanted.precision,
-            source_dir=wanted.source_prompts,
-        )
 
     async def _resume(self, core: Core) -> None:
         try:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load import Job, Outcome, prepared
+from benchmarks.load import Outcome
 from benchmarks.names import class_names
+from benchmarks.raw_http import prepared
 
 
 def test_class_names_are_distinct_and_new_for_every_salt() -> None:
@@ -27,7 +28,7 @@ def test_class_names_from_a_file_differ_by_salt_too(tmp_path: Path) -> None:
 
 def test_a_prepared_request_is_whole(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"jpeg bytes")
-    (request,) = prepared(Job(8000, "/v1/classify?label_set=x", (str(tmp_path / "a.jpg"),), 1, 1.0))
+    (request,) = prepared(8000, "/v1/classify?label_set=x", (str(tmp_path / "a.jpg"),))
     head, _, body = request.partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/classify?label_set=x HTTP/1.1\r\n")
     assert b"Content-Length: 10" in head

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from adapters.clip import Backbone, load_backbone
+from adapters.clip import Backbone
 from service.app import create_app
 from service.cluster.orders import AdaptOrder, BatchAnswer, BatchOrder, Refusal
 from service.cluster.ray_workers import RayWorkers
@@ -21,7 +21,7 @@ from service.cluster.remote_engine import Recipes, RemoteEngine
 from service.cluster.shape import Shape
 from service.cluster.worker import Worker
 from service.compute.engine import Timing
-from service.compute.image_engine import with_engine
+from service.compute.image_engine import settings_backbone, with_engine
 from service.core import build_engine
 from service.errors import DeviceDead, StoreError
 from service.process.allocator import keep_large_blocks
@@ -38,13 +38,7 @@ class WorkerReplica:
     async def __init__(self, settings: Settings, revision: str = "") -> None:  # type: ignore[misc]  # Ray awaits it
         keep_large_blocks()
         configure_logging(settings.log_level, settings.log_format)
-        loaded = await asyncio.to_thread(
-            load_backbone,
-            settings.backbone,
-            device=settings.device,
-            precision=settings.precision,
-            source_dir=settings.source_prompts,
-        )
+        loaded = await asyncio.to_thread(settings_backbone, settings)
         backbone, _ = await asyncio.to_thread(with_engine, settings, loaded)
         self._backbone = backbone
         self._engine = build_engine(settings, backbone, Metrics(), Untraced())
@@ -81,7 +75,7 @@ class FrontEnd:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings, recipes = self._settings, Recipes()
-        backbone = load_backbone(settings.backbone, device="cpu", precision="fp32", source_dir=settings.source_prompts)
+        backbone = settings_backbone(settings.model_copy(update={"device": "cpu", "precision": "fp32"}))
         return create_app(
             settings,
             backbone=backbone,

@@ -34,18 +34,13 @@ def check_device(settings: Settings) -> Iterator[Finding]:
 def check_backbone(settings: Settings) -> Iterator[Finding]:
     """Loads it for good: a file that is there may still not load."""
     try:
-        clip = importlib.import_module("adapters.clip")
+        engine = importlib.import_module("service.compute.image_engine")
         errors = importlib.import_module("adapters.errors")
     except (ImportError, OSError, RuntimeError):
         return
     start = perf_counter()
     try:
-        backbone = clip.load_backbone(
-            settings.backbone,
-            device=settings.device,
-            precision=settings.precision,
-            source_dir=settings.source_prompts,
-        )
+        backbone = engine.settings_backbone(settings)
     except errors.BackboneError as failure:
         advice = "set SELFTPT_BACKBONE=bundled, or name a local checkpoint as architecture:file"
         yield Finding("fail", "backbone", str(failure), advice)

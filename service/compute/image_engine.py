@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from adapters.clip import Backbone
+from adapters.clip import Backbone, load_backbone
 from adapters.engines.base import Decision
 from adapters.engines.choice import Wanted, choose_engine
 from adapters.engines.cuda_graphs import graph_engine
@@ -15,6 +15,13 @@ from service.settings import Settings
 FOLDER = "engines"
 
 _log = logging.getLogger(__name__)
+
+
+def settings_backbone(settings: Settings) -> Backbone:
+    """The backbone that the settings name, run by torch. Blocks for seconds; raises `BackboneError`."""
+    return load_backbone(
+        settings.backbone, device=settings.device, precision=settings.precision, source_dir=settings.source_prompts
+    )
 
 
 def with_engine(settings: Settings, backbone: Backbone) -> tuple[Backbone, Decision]:

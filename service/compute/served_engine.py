@@ -10,21 +10,13 @@ from adapters.base import ClassState
 from adapters.clip import Backbone
 from service.compute.engine import Engine, Timing
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import Metrics, Queues
 from service.telemetry.tracing import Tracing
 
 
-class Line(Protocol):
+class Line(Queues, Protocol):
     """What waits for the device."""
 
-    @property
-    def waiting(self) -> int: ...
-    @property
-    def jobs_waiting(self) -> int: ...
-    @property
-    def oldest_seconds(self) -> float: ...
-    @property
-    def alive(self) -> bool: ...
     @property
     def thread_alive(self) -> bool:
         """Whether the device thread still runs, also after `stop` lost its patience with it."""

@@ -9,6 +9,7 @@ from fastapi import Depends, Header, Request
 
 from service.core import Core
 from service.http.prefer import preferred_wait
+from service.readiness import ReadinessCheck
 from service.runtime import Runtime
 from service.security.callers import LOCAL, Caller
 
@@ -20,6 +21,15 @@ async def get_runtime(request: Request) -> Runtime:
 
 
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
+
+
+async def get_readiness(request: Request) -> ReadinessCheck:
+    check = request.app.state.readiness
+    assert isinstance(check, ReadinessCheck)
+    return check
+
+
+ReadinessDep = Annotated[ReadinessCheck, Depends(get_readiness)]
 
 
 async def get_caller(request: Request) -> Caller:

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from service.core import Core
 from service.errors import NotFound, UnsupportedType
-from service.http.deps import CoreDep, RuntimeDep, WaitDep
+from service.http.deps import CoreDep, ReadinessDep, RuntimeDep, WaitDep
 from service.http.openapi import TITLE, VERSION
 from service.http.prefer import applied
 from service.http.problems import problem_answers
@@ -18,7 +18,6 @@ from service.protocols.inference import INPUTS, OUTPUTS, images_of, options_of, 
 from service.protocols.schemas import InferAnswer, Live, ModelMetadata, Ready, ServerMetadata
 from service.protocols.scoring import ForeignRoute, classified, facts, label_set_of
 from service.protocols.tensors import answer_body, split_body, text_tensors
-from service.readiness import ReadinessCheck
 
 router = APIRouter(prefix="/v2", route_class=ForeignRoute)
 
@@ -67,9 +66,7 @@ async def live() -> Live:
     response_model=Ready,
     responses={503: {"model": Ready, "description": "Unready."}},
 )
-async def ready(request: Request) -> Response:
-    check = request.app.state.readiness
-    assert isinstance(check, ReadinessCheck)
+async def ready(check: ReadinessDep) -> Response:
     able = (await check()).status != "unready"
     return JSONResponse({"name": TITLE, "ready": able}, 200 if able else 503)
 

@@ -9,10 +9,9 @@ from starlette.responses import JSONResponse, Response
 from adapters import describe_methods
 from service.compute.image_engine import engine_answer
 from service.errors import NotFound, NotReady
-from service.http.deps import CoreDep, RuntimeDep
+from service.http.deps import CoreDep, ReadinessDep, RuntimeDep
 from service.http.problems import JSON_DEPTH, problem_answers, problem_types
 from service.images.decode import FORMATS
-from service.readiness import ReadinessCheck
 from service.runtime import Runtime
 from service.schemas import (
     AdaptersAnswer,
@@ -78,9 +77,7 @@ async def livez() -> Alive:
     response_model=Readiness,
     responses={503: {"model": Readiness, "description": "Unready."}},
 )
-async def readyz(request: Request) -> Response:
-    check = request.app.state.readiness
-    assert isinstance(check, ReadinessCheck)
+async def readyz(check: ReadinessDep) -> Response:
     found = await check()
     headers = {"Cache-Control": "no-store"}
     return JSONResponse(found.model_dump(), 503 if found.status == "unready" else 200, headers)

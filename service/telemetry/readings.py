@@ -125,16 +125,10 @@ def _spreads(metric: MetricWrapperBase, labels: Sequence[str]) -> Spreads:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(Reading):
     """What happened in the `seconds` up to `at`; spreads in which nothing fell are left out."""
 
-    at: float
     seconds: float
-    requests: Spreads
-    stages: Spreads
-    batches: Spread
-    counts: Mapping[str, Counts]
-    gauges: Mapping[str, float]
 
     @property
     def routes(self) -> set[str]:
@@ -169,10 +163,10 @@ def between(old: Reading, new: Reading) -> Step:
 
     return Step(
         new.at,
-        new.at - old.at,
         fell(old.requests, new.requests),
         fell(old.stages, new.stages),
         new.batches.minus(old.batches),
         {name: rose(name) for name in new.counts},
         new.gauges,
+        seconds=new.at - old.at,
     )

@@ -6,7 +6,6 @@ import io
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -14,32 +13,21 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from PIL import Image, ImageEnhance
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from tests.needs import missing
+from tests.browsers import Scheme, chromium, watched_pages
 
 START_SECONDS = 90.0
 STOP_SECONDS = 60.0
 READY = re.compile(r"ready on (http://[\d.:]+)")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 PHOTOS = Path(__file__).resolve().parents[2] / "examples/images"
 CLASSES = {"astronaut": "astronaut", "cat": "cat", "coffee": "cup of coffee", "rocket": "rocket"}
 """File of each photo to the class that it shows."""
 
 OpenPage = Callable[..., Page]
-
-
-def find_browser() -> str:
-    """Skips where there is no Chromium; in CI (`CI=true`) that is a failure."""
-    for name in BROWSERS:
-        if path := shutil.which(name):
-            return path
-    raise missing("no Chromium found: apt-get install chromium")
 
 
 @pytest.fixture(scope="package")
@@ -72,36 +60,19 @@ def listening_address(process: subprocess.Popen[bytes], log: Path) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    # Module scope: while it lives this thread has a running event loop, which asynchronous tests cannot share.
-    path = find_browser()
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=list(QUIET))
-        yield chromium
-        chromium.close()
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture
 def open_page(browser: Browser, address: str) -> Iterator[OpenPage]:
-    """Opens the page in a context of its own; script errors and refused content fail the test."""
-    contexts = []
-    errors: list[str] = []
+    """Opens a page of the console."""
+    with watched_pages(browser) as opened:
 
-    def opened(at: str = "", width: int = 1200, height: int = 900, scheme: Literal["light", "dark"] = "light") -> Page:
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
-        )
-        context.grant_permissions(["clipboard-read", "clipboard-write"])
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if "Refused" in message.text else None)
-        page.goto(f"{address}/{at}")
-        return page
+        def at(path: str = "", width: int = 1200, height: int = 900, scheme: Scheme = "light") -> Page:
+            return opened(f"{address}/{path}", width=width, height=height, scheme=scheme, still=True)
 
-    yield opened
-    for context in contexts:
-        context.close()
-    assert errors == []
+        yield at
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from tests.browsers import Scheme, follows_scheme_until_switched
 from tests.console.conftest import CLASSES, PHOTOS, Labelled
 
 pytestmark = pytest.mark.browser
@@ -119,15 +120,5 @@ def test_the_keyboard_is_enough_to_make_and_delete_a_label_set(open_page: OpenPa
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_follows_the_colour_scheme_and_the_switch_wins(open_page: OpenPage, scheme: str) -> None:
-    page = open_page(scheme=scheme)
-
-    def is_dark() -> bool:
-        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        return sum(int(part) for part in background.strip("rgb()").split(",")) < 3 * 128
-
-    assert is_dark() == (scheme == "dark")
-    page.locator("#theme").click()
-    assert not is_dark()
-    page.locator("#theme").click()
-    assert is_dark()
+def test_it_follows_the_colour_scheme_and_the_switch_wins(open_page: OpenPage, scheme: Scheme) -> None:
+    follows_scheme_until_switched(open_page(scheme=scheme), scheme)

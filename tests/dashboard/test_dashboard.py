@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from benchmarks.process import ServiceProcess
+from tests.browsers import Scheme, follows_scheme_until_switched
 from tests.e2e.calls import classify
 
 pytestmark = pytest.mark.browser
@@ -82,18 +83,8 @@ def test_a_series_can_be_hidden(open_page: OpenPage) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_follows_the_colour_scheme_and_the_switch_wins(open_page: OpenPage, scheme: str) -> None:
-    page = open_page(scheme=scheme)
-
-    def is_dark() -> bool:
-        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        return sum(int(part) for part in background.strip("rgb()").split(",")) < 3 * 128
-
-    assert is_dark() == (scheme == "dark")
-    page.locator("#theme").click()
-    assert not is_dark()
-    page.locator("#theme").click()
-    assert is_dark()
+def test_it_follows_the_colour_scheme_and_the_switch_wins(open_page: OpenPage, scheme: Scheme) -> None:
+    follows_scheme_until_switched(open_page(scheme=scheme), scheme)
 
 
 def test_a_narrow_window_needs_no_sideways_scrolling(open_page: OpenPage) -> None:

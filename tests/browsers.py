@@ -1,0 +1,82 @@
+"""A real Chromium for the page tests: found, started, and watched for script errors and refused content."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, Protocol
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.needs import missing
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+
+Scheme = Literal["light", "dark"]
+
+
+class Opener(Protocol):
+    def __call__(self, url: str, *, width: int, height: int, scheme: Scheme, still: bool = False) -> Page:
+        """A page in a context of its own. `still` asks it for reduced motion."""
+        ...
+
+
+def find_browser() -> str:
+    """Skips where there is no Chromium; in CI (`CI=true`) that is a failure."""
+    for name in BROWSERS:
+        if path := shutil.which(name):
+            return path
+    raise missing("no Chromium found: apt-get install chromium")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """For a module at most: while it lives this thread has a running event loop, which asynchronous tests cannot
+    share."""
+    path = find_browser()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def watched_pages(browser: Browser) -> Iterator[Opener]:
+    """Script errors and refused content of the pages opened fail at the end."""
+    contexts = []
+    errors: list[str] = []
+
+    def opened(url: str, *, width: int, height: int, scheme: Scheme, still: bool = False) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
+            reduced_motion="reduce" if still else "no-preference",
+        )
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if "Refused" in message.text else None)
+        page.goto(url)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+def follows_scheme_until_switched(page: Page, scheme: Scheme) -> None:
+    """Asserts that the page has the browser's colour scheme, and its switch the last word."""
+
+    def is_dark() -> bool:
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return sum(int(part) for part in background.strip("rgb()").split(",")) < 3 * 128
+
+    assert is_dark() == (scheme == "dark")
+    page.locator("#theme").click()
+    assert not is_dark()
+    page.locator("#theme").click()
+    assert is_dark()
