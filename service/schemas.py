@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from service.compute.engine_answers import EngineAnswer
 
 ScoreKind = Literal["softmax", "independent"]
+EvaluationSource = Literal["upload", "support"]
 Status = Literal["queued", "adapting", "ready", "failed", "awaiting-support"]
 OptionValue = str | int | float | bool
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]

@@ -18,6 +18,7 @@ from service.schemas import (
     ClassEntry,
     ClassifyAnswer,
     EvaluationAnswer,
+    EvaluationSource,
     ImageAnswer,
     LabelSetAnswer,
     LabelSetPage,
@@ -193,6 +194,14 @@ class AsyncClient:
     async def support(self, label_set: str) -> SupportAnswer:
         return calls.parsed(SupportAnswer, await self._send(Call("GET", calls.label_set_path(label_set, "/support"))))
 
+    async def class_support(self, label_set: str, label: str) -> SupportClass:
+        """Of one class; none are no error."""
+        return calls.parsed(SupportClass, await self._send(Call("GET", calls.support_path(label_set, label))))
+
+    async def support_image(self, label_set: str, digest: str) -> bytes:
+        """The bytes as they were uploaded, by the digest that `support` lists."""
+        return calls.checked(await self._send(Call("GET", calls.support_image_path(label_set, digest)))).content
+
     async def delete_support(self, label_set: str, label: str) -> None:
         calls.checked(await self._send(Call("DELETE", calls.support_path(label_set, label))))
 
@@ -224,14 +233,17 @@ class AsyncClient:
     async def evaluate(
         self,
         label_set: str,
-        images: Iterable[tuple[str, ImageInput]],
+        images: Iterable[tuple[str, ImageInput]] = (),
         *,
+        source: EvaluationSource = "upload",
         adapter: str | None = None,
         wait: float = 0.0,
     ) -> EvaluationAnswer:
-        """Accuracy and calibration on images given with their class names, beside plain zero-shot. `adapter`:
-        another method than the label set's own, on the same images."""
-        return calls.parsed(EvaluationAnswer, await self._send(calls.evaluate_call(label_set, images, adapter, wait)))
+        """Accuracy and calibration on images given with their class names, or on the label set's support images, beside
+        plain zero-shot. `adapter`: another method than the label set's own, on the same images. `wait` is how many
+        seconds the service may wait for adapted prompts."""
+        call = calls.evaluate_call(label_set, images, source=source, adapter=adapter, wait=wait)
+        return calls.parsed(EvaluationAnswer, await self._send(call))
 
     async def limits(self) -> LimitsAnswer:
         return calls.parsed(LimitsAnswer, await self._send(Call("GET", "/v1/limits")))

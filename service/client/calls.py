@@ -12,8 +12,9 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
-from service.client.images import ImageInput, encoded, raw_type
-from service.schemas import ClassEntry, OptionValue, Problem, ScoreKind
+from service.client.images import ImageInput, encoded
+from service.images.formats import sniffed_type
+from service.schemas import ClassEntry, EvaluationSource, OptionValue, Problem, ScoreKind
 
 Answer = TypeVar("Answer", bound=BaseModel)
 Item = TypeVar("Item")
@@ -101,7 +102,7 @@ def classify_call(
     optional = {"label_set": label_set, "adapter": adapter, "reject_below": reject_below}
     chosen.update({name: value for name, value in optional.items() if value is not None})
     named = [encoded(image, place) for place, image in enumerate(images)]
-    kind = raw_type(named[0][1]) if len(named) == 1 else None
+    kind = sniffed_type(named[0][1]) if len(named) == 1 else None
     if labels is None and kind is not None:
         headers = {**preference(wait), "Content-Type": kind}
         return Call("POST", "/v1/classify", chosen, headers, content=named[0][1], patience=wait)
@@ -143,6 +144,10 @@ def support_call(
     return Call("PUT", support_path(label_set, label), fields=fields, files=files)
 
 
+def support_image_path(label_set: str, digest: str) -> str:
+    return label_set_path(label_set, f"/support-images/{quote(digest, safe='')}")
+
+
 def fit_call(
     label_set: str,
     *,
@@ -161,13 +166,20 @@ def classes_call(label_set: str, classes: Iterable[str | ClassEntry], wait: floa
 
 
 def evaluate_call(
-    label_set: str, images: Iterable[tuple[str, ImageInput]], adapter: str | None = None, wait: float = 0.0
+    label_set: str,
+    images: Iterable[tuple[str, ImageInput]] = (),
+    *,
+    source: EvaluationSource = "upload",
+    adapter: str | None = None,
+    wait: float = 0.0,
 ) -> Call:
-    """The class is the folder in the file name."""
+    """The class is the folder in the file name. Raises `ValueError` when `source` and `images` do not go together."""
     given = [(label, encoded(image, place)) for place, (label, image) in enumerate(images)]
+    if bool(given) != (source == "upload"):
+        raise ValueError("give images, or source='support' and no images")
     files = [("images", (f"{label}/{name}", data)) for label, (name, data) in given]
     path = label_set_path(label_set, "/evaluate")
-    params = {} if adapter is None else {"adapter": adapter}
+    params = {"source": source} if adapter is None else {"source": source, "adapter": adapter}
     return Call("POST", path, params, preference(wait), files=files, patience=EVALUATION_PATIENCE + wait)
 
 

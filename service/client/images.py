@@ -20,7 +20,6 @@ class PixelArray(Protocol):
 ImageInput = str | PathLike[str] | bytes | Image.Image | PixelArray
 """A file, encoded bytes, a Pillow image, or an array of pixels in RGB order."""
 
-RAW_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"RIFF": "image/webp", b"GIF8": "image/gif"}
 PIXEL_TYPE = "|u1"
 CHANNELS = {1, 3, 4}
 
@@ -47,8 +46,3 @@ def from_array(pixels: PixelArray) -> Image.Image:
     if len(shape) == 3 and shape[2] == 1:
         pixels = pixels[:, :, 0]  # type: ignore[index]  # three axes, as was just checked
     return Image.fromarray(pixels)
-
-
-def raw_type(content: bytes) -> str | None:
-    """The media type, if it is one of those that go without an envelope."""
-    return next((kind for start, kind in RAW_TYPES.items() if content.startswith(start)), None)

@@ -18,6 +18,7 @@ from service.schemas import (
     ClassEntry,
     ClassifyAnswer,
     EvaluationAnswer,
+    EvaluationSource,
     ImageAnswer,
     LabelSetAnswer,
     LabelSetPage,
@@ -191,6 +192,14 @@ class Client:
     def support(self, label_set: str) -> SupportAnswer:
         return calls.parsed(SupportAnswer, self._send(Call("GET", calls.label_set_path(label_set, "/support"))))
 
+    def class_support(self, label_set: str, label: str) -> SupportClass:
+        """Of one class; none are no error."""
+        return calls.parsed(SupportClass, self._send(Call("GET", calls.support_path(label_set, label))))
+
+    def support_image(self, label_set: str, digest: str) -> bytes:
+        """The bytes as they were uploaded, by the digest that `support` lists."""
+        return calls.checked(self._send(Call("GET", calls.support_image_path(label_set, digest)))).content
+
     def delete_support(self, label_set: str, label: str) -> None:
         calls.checked(self._send(Call("DELETE", calls.support_path(label_set, label))))
 
@@ -220,14 +229,17 @@ class Client:
     def evaluate(
         self,
         label_set: str,
-        images: Iterable[tuple[str, ImageInput]],
+        images: Iterable[tuple[str, ImageInput]] = (),
         *,
+        source: EvaluationSource = "upload",
         adapter: str | None = None,
         wait: float = 0.0,
     ) -> EvaluationAnswer:
-        """Accuracy and calibration on images given with their class names, beside plain zero-shot. `adapter`:
-        another method than the label set's own, on the same images."""
-        return calls.parsed(EvaluationAnswer, self._send(calls.evaluate_call(label_set, images, adapter, wait)))
+        """Accuracy and calibration on images given with their class names, or on the label set's support images, beside
+        plain zero-shot. `adapter`: another method than the label set's own, on the same images. `wait` is how many
+        seconds the service may wait for adapted prompts."""
+        call = calls.evaluate_call(label_set, images, source=source, adapter=adapter, wait=wait)
+        return calls.parsed(EvaluationAnswer, self._send(call))
 
     def limits(self) -> LimitsAnswer:
         return calls.parsed(LimitsAnswer, self._send(Call("GET", "/v1/limits")))

@@ -14,12 +14,12 @@ from rich.table import Table
 
 from service.client import Client
 from service.client.calls import authorization
-from service.client.images import raw_type
 from service.commands.display import notes, progress, results, write_json
 from service.commands.label_sets import api_key_option, json_option, server_option
 from service.commands.labels import read_labels
 from service.commands.load import Job, Tally, quantile, run_load
 from service.commands.walking import walk
+from service.images.formats import sniffed_type
 
 LABELS = "cat, dog, cup of coffee, rocket, astronaut, bicycle, mountain, pizza, piano, umbrella"
 MADE_UP = 8
@@ -94,7 +94,7 @@ def photos(patterns: Sequence[str]) -> list[tuple[str, bytes]]:
     found: list[tuple[str, bytes]] = []
     for one in walk(patterns):
         content = one.path.read_bytes()
-        kind = raw_type(content)
+        kind = sniffed_type(content)
         if kind is not None:
             found.append((kind, content))
         if len(found) == MOST_IMAGES:

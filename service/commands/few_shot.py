@@ -10,14 +10,15 @@ from rich.table import Table
 
 from service.client import Client, ServiceProblem
 from service.commands.display import notes, progress, results, write_json
-from service.commands.label_sets import follow, json_option, option_value, server_option, show_one
-from service.schemas import EvaluationAnswer, Report
+from service.commands.label_sets import api_key_option, follow, json_option, option_value, server_option, show_one
+from service.schemas import EvaluationAnswer, EvaluationSource, Report
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif"}
 WORST = 10
 NOT_FOUND = 404
 
-folder_argument = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+FolderThere = click.Path(exists=True, file_okay=False, path_type=Path)
+folder_argument = click.argument("folder", type=FolderThere)
 
 
 def class_folders(folder: Path) -> Iterator[tuple[str, list[Path]]]:
@@ -38,13 +39,14 @@ def caption_of(image: Path) -> str | None:
 @click.argument("label_set")
 @folder_argument
 @server_option
+@api_key_option
 @json_option
-def support(label_set: str, folder: Path, server: str, as_json: bool) -> None:
+def support(label_set: str, folder: Path, server: str, api_key: str | None, as_json: bool) -> None:
     """Upload support images: FOLDER has a folder per class; CAT.txt beside CAT.jpg is its caption."""
     found = list(class_folders(folder))
     if not found:
         raise click.UsageError(f"{folder} has no folders with images")
-    with Client(server) as client, progress(counted=True) as bars:
+    with Client(server, api_key=api_key) as client, progress(counted=True) as bars:
         task = bars.add_task("uploading", total=len(found))
         for label, images in found:
             captions = [caption_of(image) for image in images]
@@ -75,6 +77,7 @@ def put(client: Client, label_set: str, label: str, images: list[Path], captions
 @click.option("--cancel", is_flag=True, help="Cancel a running fit, or drop a finished one.")
 @click.option("--no-wait", is_flag=True, help="Return at once instead of following it.")
 @server_option
+@api_key_option
 @json_option
 def fit(
     *,
@@ -85,10 +88,11 @@ def fit(
     cancel: bool,
     no_wait: bool,
     server: str,
+    api_key: str | None,
     as_json: bool,
 ) -> None:
     """Learn from the support images, and follow it."""
-    with Client(server) as client:
+    with Client(server, api_key=api_key) as client:
         if cancel:
             client.cancel_fit(label_set)
             notes().print(f"no fit serves {label_set}")
@@ -103,17 +107,34 @@ def fit(
 
 @click.command()
 @click.argument("label_set")
-@folder_argument
+@click.argument("folder", required=False, type=FolderThere)
+@click.option("--support", is_flag=True, help="Measure on the support images of the label set instead of FOLDER.")
+@click.option("--adapter", help="Another method than the label set's own, on the same images.")
+@click.option("--wait", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds for adapting.")
 @server_option
+@api_key_option
 @json_option
-def evaluate(label_set: str, folder: Path, server: str, as_json: bool) -> None:
+def evaluate(
+    *,
+    label_set: str,
+    folder: Path | None,
+    support: bool,
+    adapter: str | None,
+    wait: float,
+    server: str,
+    api_key: str | None,
+    as_json: bool,
+) -> None:
     """Measure on labelled images (FOLDER has a folder per class), beside plain zero-shot."""
-    images = [(label, image) for label, files in class_folders(folder) for image in files]
-    if not images:
+    if support == (folder is not None):
+        raise click.UsageError("give a FOLDER, or --support")
+    images = [] if folder is None else [(label, image) for label, files in class_folders(folder) for image in files]
+    if folder is not None and not images:
         raise click.UsageError(f"{folder} has no folders with images")
-    with Client(server) as client, progress() as bars:
-        bars.add_task(f"evaluating on {len(images)} images", total=None)
-        answer = client.evaluate(label_set, images)
+    source: EvaluationSource = "support" if support else "upload"
+    with Client(server, api_key=api_key) as client, progress() as bars:
+        bars.add_task("evaluating on " + (f"{len(images)} images" if images else "support images"), total=None)
+        answer = client.evaluate(label_set, images, source=source, adapter=adapter, wait=wait)
     if as_json:
         write_json(answer.model_dump())
     else:
@@ -125,10 +146,13 @@ def evaluate(label_set: str, folder: Path, server: str, as_json: bool) -> None:
 @click.argument("names", nargs=-1, required=True)
 @click.option("--no-wait", is_flag=True, help="Return once it is stored instead of adapted.")
 @server_option
+@api_key_option
 @json_option
-def add_class(label_set: str, names: tuple[str, ...], no_wait: bool, server: str, as_json: bool) -> None:
+def add_class(
+    *, label_set: str, names: tuple[str, ...], no_wait: bool, server: str, api_key: str | None, as_json: bool
+) -> None:
     """Add classes: makes another label set that takes over the name and the support images."""
-    with Client(server) as client:
+    with Client(server, api_key=api_key) as client:
         answer = client.add_classes(label_set, names)
         if not no_wait:
             follow(client, answer)

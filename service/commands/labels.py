@@ -11,7 +11,16 @@ from rich.table import Table
 from service.client import Client
 from service.commands.display import notes, results, write_json
 from service.commands.few_shot import add_class, evaluate, fit, support
-from service.commands.label_sets import FINAL, follow, json_option, option_value, server_option, show_one
+from service.commands.label_sets import (
+    FINAL,
+    api_key_option,
+    follow,
+    json_option,
+    option_value,
+    server_option,
+    show_one,
+)
+from service.commands.support_images import support_images
 
 SHORT_ID = 12
 
@@ -41,6 +50,7 @@ def labels() -> None:
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Option of the method.")
 @click.option("--no-wait", is_flag=True, help="Return once it is stored instead of adapted.")
 @server_option
+@api_key_option
 @json_option
 def push(
     *,
@@ -52,13 +62,14 @@ def push(
     options: tuple[str, ...],
     no_wait: bool,
     server: str,
+    api_key: str | None,
     as_json: bool,
 ) -> None:
     """Upload class names (FILE: one per line) and follow their adaptation."""
     names = read_labels(text, file)
     if not names:
         raise click.UsageError("no class names: give a FILE, or --labels 'cat, dog'")
-    with Client(server) as client:
+    with Client(server, api_key=api_key) as client:
         chosen = dict(map(option_value, options))
         answer = client.create_label_set(names, name=name, adapter=adapter, templates=templates, options=chosen)
         if not no_wait:
@@ -69,10 +80,11 @@ def push(
 
 @labels.command("list")
 @server_option
+@api_key_option
 @json_option
-def list_label_sets(server: str, as_json: bool) -> None:
+def list_label_sets(server: str, api_key: str | None, as_json: bool) -> None:
     """All label sets."""
-    with Client(server) as client:
+    with Client(server, api_key=api_key) as client:
         found = sorted(client.label_sets(), key=lambda summary: summary.created)
     if as_json:
         write_json([summary.model_dump() for summary in found])
@@ -88,20 +100,22 @@ def list_label_sets(server: str, as_json: bool) -> None:
 @labels.command()
 @click.argument("label_set")
 @server_option
+@api_key_option
 @json_option
-def show(label_set: str, server: str, as_json: bool) -> None:
+def show(label_set: str, server: str, api_key: str | None, as_json: bool) -> None:
     """One label set, by id or name."""
-    with Client(server) as client:
+    with Client(server, api_key=api_key) as client:
         show_one(client.label_set(label_set), as_json)
 
 
 @labels.command()
 @click.argument("label_set")
 @server_option
+@api_key_option
 @json_option
-def watch(label_set: str, server: str, as_json: bool) -> None:
+def watch(label_set: str, server: str, api_key: str | None, as_json: bool) -> None:
     """Follow an adaptation until it is done."""
-    with Client(server) as client:
+    with Client(server, api_key=api_key) as client:
         follow(client, client.label_set(label_set))
         show_one(client.label_set(label_set), as_json)
 
@@ -109,12 +123,13 @@ def watch(label_set: str, server: str, as_json: bool) -> None:
 @labels.command()
 @click.argument("label_set")
 @server_option
-def delete(label_set: str, server: str) -> None:
+@api_key_option
+def delete(label_set: str, server: str, api_key: str | None) -> None:
     """Delete a label set, by id or name."""
-    with Client(server) as client:
+    with Client(server, api_key=api_key) as client:
         client.delete_label_set(label_set)
     notes().print(f"deleted {label_set}")
 
 
-for command in (support, fit, evaluate, add_class):
+for command in (support, support_images, fit, evaluate, add_class):
     labels.add_command(command)

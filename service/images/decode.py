@@ -25,11 +25,10 @@ from torch import Tensor
 
 from adapters.vision.pixels import FAST_VERSION, FastResize, Preprocess
 from service.errors import ImageError, LimitExceeded, UnsupportedType
+from service.images.formats import FORMATS, sniffed_type
 from service.images.jpeg import decode_rgb
 from service.security.images import check_header, held_bytes
 
-FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "GIF": "image/gif"}
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8")
 ORIENTATION = 0x0112
 """EXIF's tag."""
 
@@ -151,7 +150,7 @@ def open_header(data: bytes) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"refused before decoding: {error}") from error
     except UnidentifiedImageError as error:
-        if data.startswith(MAGIC):
+        if sniffed_type(data):
             raise ImageError("the image's header is damaged") from error
         raise UnsupportedType("not a JPEG, PNG, WebP or GIF image", accepted=list(FORMATS.values())) from error
     except DAMAGE as error:

@@ -11,7 +11,7 @@ from service.errors import Unprocessable
 from service.http.deps import CoreDep, RuntimeDep, WaitDep
 from service.http.prefer import applied
 from service.http.problems import problem_answers
-from service.images.decode import FORMATS
+from service.images.formats import FORMATS
 from service.images.inputs import Call, Upload, from_base64
 from service.protocols.schemas import HuggingFaceRequest, HuggingFaceScore, HuggingFaceWishes
 from service.protocols.scoring import ForeignRoute, classified, facts, label_set_of

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from service.errors import BadRequest, LimitExceeded, Unprocessable, UnsupportedType
 from service.http.problems import validation_problem
-from service.images.decode import FORMATS
+from service.images.formats import FORMATS
 from service.images.inputs import Call, Upload, from_base64
 from service.schemas import ClassifyOptions, ClassifyRequest
 

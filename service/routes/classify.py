@@ -14,7 +14,7 @@ from service.http.connection import while_connected
 from service.http.deps import CoreDep, RuntimeDep, WaitDep
 from service.http.prefer import applied
 from service.http.problems import problem_answers
-from service.images.decode import FORMATS
+from service.images.formats import FORMATS
 from service.routes.bodies import read_call, split_labels
 from service.schemas import ClassifyAnswer, ClassifyOptions, ScoreKind, Threshold
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
@@ -23,7 +23,7 @@ from service.images.archives import MAGIC, ArchiveLimits, read_archive
 from service.labels.records import Record
 from service.routes.bodies import media_type
 from service.routes.uploads import FORM, class_row, read_form, rows_by_name
-from service.schemas import EvaluationAnswer
+from service.schemas import EvaluationAnswer, EvaluationSource
 from service.settings import Settings
 
 router = APIRouter()
@@ -70,7 +70,7 @@ async def evaluate(
     wait: WaitDep,
     *,
     adapter: Annotated[str | None, Query()] = None,
-    source: Annotated[Literal["upload", "support"], Query()] = "upload",
+    source: Annotated[EvaluationSource, Query()] = "upload",
 ) -> Response:
     record = await core.label_sets.find(label_set)
     with runtime.evaluations:

@@ -11,7 +11,7 @@ from service.compute.image_engine import engine_answer
 from service.errors import NotFound, NotReady
 from service.http.deps import CoreDep, ReadinessDep, RuntimeDep
 from service.http.problems import JSON_DEPTH, problem_answers, problem_types
-from service.images.decode import FORMATS
+from service.images.formats import FORMATS
 from service.runtime import Runtime
 from service.schemas import (
     AdaptersAnswer,

@@ -9,18 +9,22 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from adapters.base import clean_text
+from adapters.errors import SupportError
 from service.core import Core
 from service.errors import LimitExceeded, NotFound, ServiceError, Unprocessable
 from service.http.deps import CoreDep, RuntimeDep
 from service.http.problems import problem_answers
+from service.images.formats import FORMATS, sniffed_type
 from service.labels.support import SupportImage, support_digest
 from service.routes.uploads import File, known_row, read_form
 from service.schemas import SupportAnswer, SupportClass
 from service.security.callers import pay_images
 
-router = APIRouter(prefix="/v1/label-sets/{label_set}/support")
+router = APIRouter(prefix="/v1/label-sets/{label_set}")
 
 IMAGE_FIELDS = {"images", "image"}
+SHORT_DIGEST = 12
+BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 BODY: dict[str, Any] = {
     "requestBody": {
@@ -31,7 +35,7 @@ BODY: dict[str, Any] = {
                     "type": "object",
                     "required": ["images"],
                     "properties": {
-                        "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "images": {"type": "array", "items": BINARY["schema"]},
                         "captions": {"type": "string"},
                     },
                 }
@@ -42,7 +46,7 @@ BODY: dict[str, Any] = {
 
 
 @router.put(
-    "/{class_name:path}",
+    "/support/{class_name:path}",
     operation_id="put_support",
     responses={
         200: {"model": SupportClass, "description": "The images of the class, durable."},
@@ -73,7 +77,7 @@ async def put_support(
 
 
 @router.get(
-    "",
+    "/support",
     operation_id="get_support",
     responses={
         200: {"model": SupportAnswer, "description": "Every class that has images."},
@@ -97,7 +101,7 @@ async def get_support(label_set: str, core: CoreDep) -> Response:
 
 
 @router.delete(
-    "/{class_name:path}", operation_id="delete_support", status_code=204, responses=problem_answers(404, 503)
+    "/support/{class_name:path}", operation_id="delete_support", status_code=204, responses=problem_answers(404, 503)
 )
 async def delete_support(label_set: str, class_name: str, core: CoreDep) -> Response:
     record = await core.label_sets.find(label_set)
@@ -105,6 +109,49 @@ async def delete_support(label_set: str, class_name: str, core: CoreDep) -> Resp
     if not await core.label_sets.shelves.remove(record.id, row):
         raise NotFound(f"class {class_name!r} has no support images", label_set=label_set)
     return Response(status_code=204)
+
+
+@router.get(
+    "/support/{class_name:path}",
+    operation_id="get_class_support",
+    responses={
+        200: {"model": SupportClass, "description": "The images of the class; it may have none."},
+        **problem_answers(404, 503),
+    },
+)
+async def get_class_support(label_set: str, class_name: str, core: CoreDep) -> Response:
+    record = await core.label_sets.find(label_set)
+    row = known_row(record.labels, class_name)
+    shelf = await core.label_sets.shelves.all(record.id)
+    return JSONResponse(shown_class(record.labels.names[row], shelf.get(row, ())))
+
+
+@router.get(
+    "/support-images/{digest}",
+    operation_id="get_support_image",
+    response_class=Response,
+    responses={
+        200: {"description": "The bytes as they were uploaded.", "content": dict.fromkeys(FORMATS.values(), BINARY)},
+        **problem_answers(404, 503),
+    },
+)
+async def get_support_image(label_set: str, digest: str, core: CoreDep) -> Response:
+    """An attachment that no cache keeps: whoever deletes an image can rely on that it is gone."""
+    record = await core.label_sets.find(label_set)
+    shelves = core.label_sets.shelves
+    places = [(row, one) for row, kept in (await shelves.all(record.id)).items() for one in kept]
+    place = next(((row, one) for row, one in places if one.digest == digest), None)
+    missing = f"the label set has no support image {digest!r}"
+    if place is None:
+        raise NotFound(missing, field="digest")
+    try:
+        data = await shelves.read(record.id, *place)
+    except SupportError as error:  # deleted since it was listed
+        raise NotFound(missing, field="digest") from error
+    kind = sniffed_type(data) or "application/octet-stream"
+    name = f"{digest[:SHORT_DIGEST]}.{kind.rpartition('/')[2].replace('jpeg', 'jpg')}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+    return Response(data, headers=headers, media_type=kind)
 
 
 def check_fields(files: list[File], fields: dict[str, str]) -> None:

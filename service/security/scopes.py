@@ -24,6 +24,7 @@ RULES: tuple[Rule, ...] = (
     (re.compile(r"/v1/(adapters|models|limits)"), True, ANY),
     (re.compile(r"/v1/classify"), False, frozenset({"classify"})),
     (re.compile(r"/v1/label-sets/[^/]+/evaluate"), False, frozenset({"classify", "label-sets"})),
+    (re.compile(r"/v1/label-sets/[^/]+/support-images/.*"), True, frozenset({"label-sets"})),
     (re.compile(r"/v1/label-sets(/.*)?"), True, frozenset({"classify", "label-sets"})),
     (re.compile(r"/v1/label-sets(/.*)?"), False, frozenset({"label-sets"})),
     (re.compile(r"/(models|v2)(/.*)?"), None, frozenset({"classify"})),

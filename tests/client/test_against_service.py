@@ -53,6 +53,29 @@ async def test_the_asynchronous_client_teaches_fits_and_measures(address: str) -
         assert [one.error is None for one in answers] == [True, False]
 
 
+def test_other_methods_and_the_support_images_are_measured_and_images_come_back(address: str) -> None:
+    with Client(address) as client:
+        client.create_label_set(["red", "blue"], name="tints", adapter="zero-shot", wait=10)
+        kept = [client.put_support("tints", tint, photo(colour=tint)) for tint in ("red", "blue")]
+        other = client.evaluate("tints", [("red", photo(colour="red"))], adapter="self-tpt", wait=30)
+        own = client.evaluate("tints", source="support", adapter="coop", wait=30)
+        assert (other.served_by, other.images, own.served_by, own.images) == ("self-tpt", 1, "coop", 2)
+        assert client.class_support("tints", "red") == kept[0]
+        assert client.support_image("tints", kept[1].images[0].digest) == photo(colour="blue")
+        with pytest.raises(ValueError, match="source='support'"):
+            client.evaluate("tints")
+
+
+async def test_the_asynchronous_client_has_them_too(address: str) -> None:
+    async with AsyncClient(address) as client:
+        await client.create_label_set(["red", "green"], name="hues", adapter="zero-shot", wait=10)
+        kept = await client.put_support("hues", "red", photo(colour="red"))
+        report = await client.evaluate("hues", source="support", adapter="self-tpt", wait=30)
+        assert (report.served_by, report.images) == ("self-tpt", 1)
+        assert (await client.class_support("hues", "green")).images == []
+        assert await client.support_image("hues", kept.images[0].digest) == photo(colour="red")
+
+
 def test_what_the_service_is_can_be_asked(address: str) -> None:
     with Client(address) as client:
         assert client.models().models[0].name == "tiny"

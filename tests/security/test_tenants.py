@@ -61,6 +61,22 @@ async def test_a_label_set_of_another_tenant_is_not_there(two: Two) -> None:
 RAW = {"Content-Type": "image/png"}
 
 
+async def test_a_support_image_is_only_for_its_tenant_and_for_keys_that_upload(two: Two, tmp_path: Path) -> None:
+    await two.acme.post("/v1/label-sets", json=CLASSES)
+    for http in (two.acme, two.other):
+        assert (await http.get("/v1/label-sets/pets/support/cat")).status_code == (200 if http is two.acme else 404)
+    picture = {"images": ("a.png", photo(), "image/png")}
+    kept = (await two.acme.put("/v1/label-sets/pets/support/cat", files=picture)).json()
+    path = f"/v1/label-sets/pets/support-images/{kept['images'][0]['digest']}"
+    assert (await two.acme.get(path)).content == photo()
+    assert (await two.other.get(path)).status_code == 404
+    await two.other.post("/v1/label-sets", json=CLASSES)
+    assert (await two.other.get(path)).status_code == 404
+    reader = add_key(tmp_path / "keys.json", "classify", tenant="acme")
+    two.service.runtime.keyring.reload()  # type: ignore[union-attr]  # this service asks for keys
+    assert (await two.acme.get(path, headers=reader)).status_code == 403
+
+
 async def test_the_answer_is_that_of_an_id_that_nobody_has(two: Two) -> None:
     one = (await two.acme.post("/v1/label-sets", json=CLASSES)).json()["id"]
     unknown = "0" * 64

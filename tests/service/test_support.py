@@ -8,7 +8,7 @@ from adapters.clip import Backbone
 from service.labels.support import PART_BYTES, SupportLimits, SupportShelves
 from tests.service.fakes import DictStore
 from tests.service.label_images import created, drawn, put, supported
-from tests.service.served import Kept, served
+from tests.service.served import Kept, photo, served
 
 LIMITS = SupportLimits(8, 16, 1 << 24, 100)
 
@@ -103,6 +103,35 @@ async def test_images_go_with_their_class_or_with_the_label_set(tiny_backbone: B
         assert len(kinds(site.kept, "image:")) == 2
         await site.http.delete(f"/v1/label-sets/{label_set}")
         assert site.kept.records.content == {}
+
+
+@pytest.mark.parametrize(("kind", "media", "ending"), [("PNG", "image/png", "png"), ("JPEG", "image/jpeg", "jpg")])
+async def test_an_image_comes_back_as_it_was_uploaded_and_as_an_attachment(
+    kind: str, media: str, ending: str, tiny_backbone: Backbone
+) -> None:
+    async with served(tiny_backbone) as site:
+        label_set, data = await created(site, "cat", "dog"), photo(kind)
+        kept = (await put(site, label_set, "dog", data)).json()
+        url = f"/v1/label-sets/{label_set}"
+        assert (await site.http.get(f"{url}/support/dog")).json() == kept
+        assert (await site.http.get(f"{url}/support/cat")).json() == {"label": "cat", "count": 0, "images": []}
+        digest = kept["images"][0]["digest"]
+        answer = await site.http.get(f"{url}/support-images/{digest}")
+    assert (answer.content, answer.headers["Content-Type"]) == (data, media)
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{digest[:12]}.{ending}"'
+    assert (answer.headers["X-Content-Type-Options"], answer.headers["Cache-Control"]) == ("nosniff", "no-store")
+
+
+async def test_an_image_that_is_gone_or_never_was_is_not_found(tiny_backbone: Backbone) -> None:
+    async with served(tiny_backbone) as site:
+        label_set = await created(site, "cat", "dog")
+        digest = (await put(site, label_set, "cat", drawn("cat", 1))).json()["images"][0]["digest"]
+        other = await created(site, "cat", "horse")
+        url = f"/v1/label-sets/{label_set}"
+        await site.http.delete(f"{url}/support/cat")
+        asked = [f"{url}/support-images/{digest}", f"{url}/support-images/x", f"{url}/support/bird",
+                 f"/v1/label-sets/{other}/support-images/{digest}"]  # fmt: skip
+        assert [(await site.http.get(path)).status_code for path in asked] == [404] * 4
 
 
 async def test_a_store_that_is_down_refuses_the_images(tiny_backbone: Backbone) -> None:
