@@ -21,6 +21,7 @@ class Job:
     images: tuple[str, ...]
     concurrency: int
     seconds: float
+    content_type: str = "image/jpeg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ async def generate(job: Job, requests: Sequence[bytes]) -> Outcome:
 
 def outcome(order: dict[str, Any]) -> dict[str, Any]:
     job = Job(**{**order, "images": tuple(order["images"])})
-    return asdict(asyncio.run(generate(job, prepared(job.port, job.path, job.images))))
+    requests = prepared(job.port, job.path, job.images, content_type=job.content_type)
+    return asdict(asyncio.run(generate(job, requests)))
 
 
 def main() -> None:

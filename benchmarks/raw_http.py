@@ -16,10 +16,12 @@ from typing_extensions import Self
 from benchmarks.process import tied_command
 
 
-def prepared(port: int, path: str, images: Sequence[str], *, key: str = "") -> list[bytes]:
-    """One whole request per image. `key` is sent as API key."""
+def prepared(
+    port: int, path: str, images: Sequence[str], *, key: str = "", content_type: str = "image/jpeg"
+) -> list[bytes]:
+    """One whole request per file of a body. `key` is sent as API key."""
     bodies = [Path(image).read_bytes() for image in images]
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: image/jpeg\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {content_type}\r\n"
     head += f"Authorization: Bearer {key}\r\n" if key else ""
     return [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
 
