@@ -14,8 +14,9 @@ from service.http.problems import problem_answers
 from service.images.formats import FORMATS
 from service.images.inputs import Call, Upload, from_base64
 from service.protocols.schemas import HuggingFaceRequest, HuggingFaceScore, HuggingFaceWishes
-from service.protocols.scoring import ForeignRoute, classified, facts, label_set_of
+from service.protocols.scoring import ForeignRoute, facts, label_set_of
 from service.routes.bodies import media_type, read_json, split_labels
+from service.routes.classifying import Classifying
 from service.schemas import ClassifyOptions, ScoreKind
 
 router = APIRouter(route_class=ForeignRoute)
@@ -46,12 +47,17 @@ BODY: dict[str, Any] = {
     openapi_extra=BODY,
 )
 async def classify(model: str, request: Request, runtime: RuntimeDep, core: CoreDep, wait: WaitDep) -> Response:
+    asked = Classifying(request, runtime, core)
     label_set = await label_set_of(core, model)
-    upload, wishes = await read_image(request)
-    options = options_of(wishes, label_set, runtime.settings.max_top_k)
-    answer = await classified(request, runtime, core, Call([upload], options), wait)
-    best = [{"label": one["label"], "score": one["score"]} for one in answer["results"][0]["predictions"]]
-    return JSONResponse(best, headers={**facts(answer), **applied(wait)})
+    with asked.admitted():
+        with asked.receiving():
+            upload, wishes = await read_image(request)
+            call = Call([upload], options_of(wishes, label_set, runtime.settings.max_top_k))
+        answer = await asked.answer(call, wait=wait)
+    headers = {**facts(answer, asked.shown()), **applied(wait)}
+    with asked.encoding():
+        best = [{"label": one["label"], "score": one["score"]} for one in answer["results"][0]["predictions"]]
+        return JSONResponse(best, headers=headers)
 
 
 async def read_image(request: Request) -> tuple[Upload, HuggingFaceWishes]:

@@ -16,8 +16,9 @@ from service.http.problems import problem_answers
 from service.images.inputs import Call
 from service.protocols.inference import INPUTS, OUTPUTS, images_of, options_of, tensors_of, wanted
 from service.protocols.schemas import InferAnswer, Live, ModelMetadata, Ready, ServerMetadata
-from service.protocols.scoring import ForeignRoute, classified, facts, label_set_of
+from service.protocols.scoring import ForeignRoute, facts, label_set_of
 from service.protocols.tensors import answer_body, split_body, text_tensors
+from service.routes.classifying import Classifying
 
 router = APIRouter(prefix="/v2", route_class=ForeignRoute)
 
@@ -110,21 +111,24 @@ async def infer_version(
 async def infer(
     *, model: str, request: Request, runtime: RuntimeDep, core: CoreDep, wait: WaitDep, length: LengthHeader = None
 ) -> Response:
+    asked = Classifying(request, runtime, core)
     label_set = await found(core, model)
     if coding := request.headers.get("content-encoding"):
         raise UnsupportedType(f"a body in {coding} coding is not served: send it as it is")
-    asked, tail = split_body(await request.body(), length)
-    tensors = text_tensors(asked, tail)
-    wishes = wanted(asked)
-    images = images_of(asked, tensors, max_images=runtime.settings.max_images)
-    call = Call(images, options_of(asked, tensors, label_set))
-    answer = await classified(request, runtime, core, call, wait)
-    document: dict[str, object] = {} if asked.id is None else {"id": asked.id}
-    told = {name: answer[name] for name in ("adapted", "served_by", "label_set", "status")}
-    document |= {"model_name": model, "model_version": version_of(core, label_set), "parameters": told}
-    made = tensors_of(answer["results"])
-    body, head = answer_body(document, [(made[name], binary) for name, binary in wishes])
-    headers = {**facts(answer), **applied(wait)}
+    with asked.admitted():
+        with asked.receiving():
+            sent, tail = split_body(await request.body(), length)
+            tensors, wishes = text_tensors(sent, tail), wanted(sent)
+            images = images_of(sent, tensors, max_images=runtime.settings.max_images)
+            call = Call(images, options_of(sent, tensors, label_set))
+        answer = await asked.answer(call, wait=wait)
+    headers = {**facts(answer, asked.shown()), **applied(wait)}
+    with asked.encoding():
+        document: dict[str, object] = {} if sent.id is None else {"id": sent.id}
+        told = {name: answer[name] for name in ("adapted", "served_by", "label_set", "status")}
+        document |= {"model_name": model, "model_version": version_of(core, label_set), "parameters": told}
+        made = tensors_of(answer["results"])
+        body, head = answer_body(document, [(made[name], binary) for name, binary in wishes])
     if head is None:
         return Response(body, headers=headers, media_type="application/json")
     return Response(body, headers={**headers, HEADER_LENGTH: str(head)}, media_type="application/octet-stream")

@@ -1,4 +1,4 @@
-"""What both protocols share: which model a path names, images to the classifier, and errors in their clients' form."""
+"""What both protocols share: which model a path names, and answers and errors in their clients' form."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from starlette.responses import Response
 
 from service.core import Core
 from service.errors import NotFound, ServiceError
-from service.http.connection import while_connected
 from service.http.problems import validation_problem
-from service.images.inputs import Call
-from service.runtime import Runtime
+from service.routes.classifying import server_timing
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -60,17 +58,7 @@ async def label_set_of(core: Core, model: str) -> str | None:
         ) from error
 
 
-async def classified(request: Request, runtime: Runtime, core: Core, call: Call, wait: float) -> dict[str, Any]:
-    """The answer of /v1/classify. The failure of any image is raised: these protocols have no place for errors of
-    single images."""
-    stages: dict[str, float] = {}
-    with runtime.admission:
-        outcome = await while_connected(request, core.classifier.classify(call, wait=wait, stages=stages))
-    if outcome.failure is not None:
-        raise outcome.failure
-    return outcome.answer
-
-
-def facts(answer: dict[str, Any]) -> dict[str, str]:
+def facts(answer: dict[str, Any], milliseconds: dict[str, float]) -> dict[str, str]:
     """Headers for what the bodies have no room for."""
-    return {"X-Adapted": "true" if answer["adapted"] else "false", "X-Served-By": answer["served_by"]}
+    adapted = "true" if answer["adapted"] else "false"
+    return {"X-Adapted": adapted, "X-Served-By": answer["served_by"], **server_timing(milliseconds)}

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
-from service.errors import ClientGone
-from service.http.connection import while_connected
 from service.http.deps import CoreDep, RuntimeDep, WaitDep
 from service.http.prefer import applied
 from service.http.problems import problem_answers
 from service.images.formats import FORMATS
 from service.routes.bodies import read_call, split_labels
+from service.routes.classifying import Classifying, server_timing
 from service.schemas import ClassifyAnswer, ClassifyOptions, ScoreKind, Threshold
 
 router = APIRouter()
@@ -45,7 +43,6 @@ BODY: dict[str, Any] = {
         },
     }
 }
-SHOWN_STAGES = ("receive", "resolve", "decode", "queue", "batch", "forward", "head", "total")
 
 
 async def query_options(
@@ -89,29 +86,12 @@ async def classify(
         int | None, Header(alias="X-Request-Timeout-Ms", ge=1, description="What cannot be done by then is refused.")
     ] = None,
 ) -> Response:
-    began = time.perf_counter()
-    stages: dict[str, float] = {}
-    with runtime.admission:
-        with runtime.metrics.stage("receive", stages):
+    asked = Classifying(request, runtime, core)
+    with asked.admitted():
+        with asked.receiving():
             call = await read_call(request, options, max_images=runtime.settings.max_images)
-        try:
-            left = None if patience is None else max(0.0, patience / 1000 - (time.perf_counter() - began))
-            work = core.classifier.classify(call, wait=wait, stages=stages, patience=left)
-            outcome = await while_connected(request, work)
-        except ClientGone:
-            runtime.metrics.cancelled.inc()
-            raise
-    if outcome.failure is not None:
-        raise outcome.failure
-    so_far = {**stages, "total": time.perf_counter() - began}
-    shown = {stage: round(1000 * so_far[stage], 3) for stage in SHOWN_STAGES if stage in so_far}
-    with runtime.metrics.stage("encode", stages):
-        body = json.dumps({**outcome.answer, "timings_ms": shown}, ensure_ascii=False).encode()
-    runtime.metrics.record_stage("total", time.perf_counter() - began, stages)
-    return Response(
-        body, headers={"Server-Timing": server_timing(shown), **applied(wait)}, media_type="application/json"
-    )
-
-
-def server_timing(milliseconds: dict[str, float]) -> str:
-    return ", ".join(f"{stage};dur={duration:g}" for stage, duration in milliseconds.items())
+        answer = await asked.answer(call, wait=wait, patience=None if patience is None else patience / 1000)
+    shown = asked.shown()
+    with asked.encoding():
+        body = json.dumps({**answer, "timings_ms": shown}, ensure_ascii=False).encode()
+    return Response(body, headers={**server_timing(shown), **applied(wait)}, media_type="application/json")

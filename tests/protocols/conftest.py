@@ -1,5 +1,5 @@
-"""A listening service for the clients of a foreign protocol. It ends with their module: without `__init__.py` a package is
-left only when all tests are done."""
+"""A listening service for the clients of a foreign protocol. It ends with their module: without `__init__.py` a package
+is left only when all tests are done."""
 
 from __future__ import annotations
 
