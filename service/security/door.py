@@ -10,15 +10,31 @@ from service.security.guard import GuardMiddleware
 from service.settings import listed
 
 METHODS = ("GET", "POST", "PUT", "DELETE")
-SENT = ("Authorization", "Content-Type", "Prefer", "X-Request-Id")
+SENT = (
+    "Authorization",
+    "Content-Type",
+    "Inference-Header-Content-Length",
+    "Prefer",
+    "X-Request-Id",
+    "X-Request-Timeout-Ms",
+    "traceparent",
+    "tracestate",
+)
 SHOWN = (
+    "Allow",
+    "Content-Disposition",
+    "Inference-Header-Content-Length",
     "Location",
     "Preference-Applied",
     "RateLimit",
     "RateLimit-Policy",
     "Retry-After",
     "Server-Timing",
+    "WWW-Authenticate",
+    "X-Adapted",
     "X-Request-Id",
+    "X-Served-By",
+    "traceparent",
 )
 """Header fields that pages of other sites may send and read."""
 
