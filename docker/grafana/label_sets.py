@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from panels import Json, dashboard, panel
-from queries import ME, R, now, per, per_minute, quantile, whole
+from queries import JOB, ME, R, now, per, per_minute, quantile, whole
 
 YES_NO = [{"type": "value", "options": {"0": {"text": "no", "color": "red"}, "1": {"text": "yes", "color": "green"}}}]
 
@@ -193,6 +193,22 @@ def workers() -> list[Json]:
             [(per_minute("instance", "selftpt_device_restarts_total"), "{{instance}}")],
             width=8,
             height=6,
+            minimum=0,
+        ),
+        panel(
+            "timeseries",
+            "Replicas",
+            "Front ends and workers of a cluster that answered the scrape. Nothing, where there is no cluster.",
+            "short",
+            [(f"max by (part) (selftpt_replicas{{{JOB}}})", "{{part}}")],
+            minimum=0,
+        ),
+        panel(
+            "timeseries",
+            "Adaptations by worker",
+            "What workers of a cluster adapted for front ends, per minute. Refused and left ones are tried elsewhere.",
+            "cpm",
+            [(per_minute("instance, outcome", "selftpt_worker_adaptations_total"), "{{outcome}} {{instance}}")],
             minimum=0,
         ),
         panel("table", "Build", "What runs where.", "none", [(f"selftpt_build_info{{{ME}}}", "")], width=8, height=6),

@@ -209,6 +209,10 @@ def queue() -> list[Json]:
     ]
 
 
+DEVICES = f'count(selftpt_device_alive{{{ME},part!="front-end"}})'
+"""Front ends of a cluster have none; a service that is no cluster has no parts."""
+
+
 def device() -> list[Json]:
     return [
         panel(
@@ -234,12 +238,23 @@ def device() -> list[Json]:
         ),
         panel(
             "timeseries",
+            "Tower passes",
+            "Time of the image tower for one batch. It grows with the batch, and with what shares the device.",
+            "s",
+            [
+                (quantile(0.5, "selftpt_forward_duration_seconds"), "p50"),
+                (quantile(0.99, "selftpt_forward_duration_seconds"), "p99"),
+            ],
+            minimum=0,
+        ),
+        panel(
+            "timeseries",
             "Device time",
             "Part of the time that the device thread worked, by kind of work. At 100 % it is the bottleneck.",
             "percentunit",
             [
                 (
-                    per("work", "selftpt_device_busy_seconds_total") + OF_ALL + f"count(selftpt_device_alive{{{ME}}})",
+                    per("work", "selftpt_device_busy_seconds_total") + OF_ALL + DEVICES,
                     "{{work}}",
                 )
             ],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from adapters.clip import Backbone
 from service.app import create_app
 from service.cluster.orders import AdaptOrder, BatchAnswer, BatchOrder, Refusal
-from service.cluster.ray_workers import RayWorkers
+from service.cluster.ray_workers import RayWorkers, reports_of
 from service.cluster.remote_engine import Recipes, RemoteEngine
 from service.cluster.shape import Shape
 from service.cluster.worker import Worker
@@ -27,6 +27,7 @@ from service.errors import DeviceDead, StoreError
 from service.process.allocator import keep_large_blocks
 from service.settings import Settings
 from service.stores.turns import Failed
+from service.telemetry.gathering import ClusterScrape, Report
 from service.telemetry.logging import configure_logging
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, Untraced
@@ -40,11 +41,17 @@ class WorkerReplica:
         configure_logging(settings.log_level, settings.log_format)
         loaded = await asyncio.to_thread(settings_backbone, settings)
         backbone, _ = await asyncio.to_thread(with_engine, settings, loaded)
-        self._backbone = backbone
-        self._engine = build_engine(settings, backbone, Metrics(), Untraced())
+        self._metrics = metrics = Metrics()
+        self._engine = build_engine(settings, backbone, metrics, Untraced())
         self._engine.start()
         await self._engine.probe()
-        self._worker = Worker(backbone, self._engine, hot_bytes=settings.hot_bytes)
+        metrics.ready.set(1)
+        self._worker = Worker(
+            backbone,
+            self._engine,
+            hot_bytes=settings.hot_bytes,
+            ended=lambda outcome: metrics.worker_adaptations.labels(outcome).inc(),
+        )
 
     async def classify(self, order: BatchOrder) -> BatchAnswer:
         return await self._worker.classify(order)
@@ -56,9 +63,9 @@ class WorkerReplica:
     async def probe(self) -> Timing:
         return await self._worker.probe()
 
-    async def facts(self) -> dict[str, Any]:
+    async def report(self) -> Report:
         """Of this replica alone."""
-        return {"pid": os.getpid(), "prompts_encoded": self._backbone.text.prompts_encoded}
+        return await asyncio.to_thread(Report.of, self._metrics.registry, WORKER, replica_name(WORKER))
 
     async def check_health(self) -> None:
         """A replica whose device thread ended is replaced."""
@@ -71,7 +78,9 @@ class FrontEnd:
 
     def __init__(self, settings: Settings, workers: DeploymentHandle[Any], revision: str = "") -> None:
         self._settings = settings
+        self._handle = workers
         self._workers = RayWorkers(workers)
+        self._metrics = Metrics()  # until the application brings its own
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings, recipes = self._settings, Recipes()
@@ -90,7 +99,29 @@ class FrontEnd:
         metrics.watch_queues(engine.batcher)
         metrics.watch_text_forwards(lambda: backbone.text.prompts_encoded)
         metrics.build.info({"version": version("self-tpt-service"), "backbone": backbone.name, "device": "workers"})
+        metrics.scrape_by(
+            ClusterScrape(
+                self._own_report,
+                {FRONT_END: self._front_end_reports, WORKER: partial(reports_of, self._handle)},
+            )
+        )
+        self._metrics = metrics
         return engine
+
+    async def report(self) -> Report:
+        """Of this replica alone."""
+        return await asyncio.to_thread(self._own_report)
+
+    def _own_report(self) -> Report:
+        return Report.of(self._metrics.registry, FRONT_END, replica_name(FRONT_END))
+
+    async def _front_end_reports(self) -> list[Report]:
+        return await reports_of(serve.get_deployment_handle(FRONT_END, serve.get_replica_context().app_name))
+
+
+def replica_name(part: str) -> str:
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray leaves it without annotations
+    return f"{part}-{serve.get_replica_context().replica_tag}@{address}"
 
 
 def application(shape: Shape) -> serve.Application:

@@ -16,6 +16,7 @@ from service.cluster.orders import AdaptOrder, BatchAnswer, BatchOrder, Refusal
 from service.compute.engine import Timing
 from service.errors import DeviceDead, Overloaded
 from service.stores.turns import Failed
+from service.telemetry.gathering import Report
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +25,9 @@ T = TypeVar("T")
 TRIES = 6
 PAUSE = 0.2
 """Seconds before the second try; twice as long before each further one."""
+
+REPORT_SECONDS = 5.0
+"""What a scrape allows; Prometheus itself waits for 10 s unless it is told otherwise."""
 
 GONE = (
     RayActorError,
@@ -71,3 +75,13 @@ async def _retried(call: Callable[[], Awaitable[T]]) -> T:
             _log.warning("a worker was lost", extra={"error": type(error).__name__})
             await asyncio.sleep(PAUSE * 2**attempt)
     raise DeviceDead("no worker is left")
+
+
+async def reports_of(handle: DeploymentHandle[Any]) -> list[Report]:
+    """Of all replicas. Ray waits for all or for none: while one of them hangs (Ray replaces it), none is heard."""
+    try:
+        answers = await handle.broadcast("report").results_async(timeout_s=REPORT_SECONDS, return_exceptions=True)
+    except (*GONE, TimeoutError) as error:
+        _log.warning("replicas did not tell their metrics", extra={"error": type(error).__name__})
+        return []
+    return [one for one in answers if isinstance(one, Report)]

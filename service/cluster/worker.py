@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import torch
@@ -30,11 +30,20 @@ from service.stores.turns import Failed
 class Worker:
     """Used on one event loop."""
 
-    def __init__(self, backbone: Backbone, engine: ServedEngine, *, hot_bytes: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        engine: ServedEngine,
+        *,
+        hot_bytes: int,
+        ended: Callable[[str], None] = lambda outcome: None,
+    ) -> None:
+        """`ended` is told how each adaptation ended: ready, failed, refused, left."""
         self._backbone = backbone
         self._engine = engine
         self._states = HotStates(hot_bytes)
         self._adapters: dict[str, Adapter] = {}
+        self._ended = ended
 
     async def classify(self, order: BatchOrder) -> BatchAnswer:
         try:
@@ -77,14 +86,21 @@ class Worker:
         return replace(await self._engine.probe(), trace=None)
 
     async def _adapted(self, order: AdaptOrder, tell: Progress) -> bytes | Failed | Refusal:
+        outcome = "left"
         try:
             adapter = self._adapter(order.recipe)
             state = await self._engine.adapt(order.labels, adapter, tell, order.support)
-            return await asyncio.to_thread(state_to_bytes, state)
+            made = await asyncio.to_thread(state_to_bytes, state)
+            outcome = "ready"
+            return made
         except (AdapterError, ComputeError) as error:
+            outcome = "failed"
             return Failed(type(error).__name__, str(error))
         except ServiceError as error:
+            outcome = "refused"
             return Refusal.of(error)
+        finally:
+            self._ended(outcome)
 
     def _jobs(self, order: BatchOrder, states: dict[str, ClassState | None]) -> list[ImageJob]:
         pixels = torch.from_numpy(order.pixels.copy() if not order.pixels.flags.writeable else order.pixels)

@@ -15,6 +15,7 @@ class DeviceWatch:
 
     def __init__(self, metrics: Metrics, tracing: Tracing) -> None:
         self._size = metrics.batch_size
+        self._forward = metrics.forward_seconds
         self._images = metrics.device_busy.labels("images")
         self._class_states = metrics.device_busy.labels("class_states")
         self._restarts = metrics.device_restarts
@@ -22,6 +23,8 @@ class DeviceWatch:
 
     def batch(self, timing: Timing, jobs: Sequence[ImageJob]) -> object:
         self._size.observe(timing.size)
+        if timing.forward:  # images whose features are known need none
+            self._forward.observe(timing.forward)
         self._images.inc(timing.batch + timing.forward + timing.head)
         return self._tracing.batch(timing, [job.caller for job in jobs])
 

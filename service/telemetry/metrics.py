@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -44,6 +44,7 @@ class Metrics:
     def __init__(self, on_stage: OnStage | None = None) -> None:
         self.registry = CollectorRegistry()
         self._on_stage = on_stage
+        self._ask: Callable[[], Awaitable[CollectorRegistry]] | None = None
         ProcessCollector(registry=self.registry)
         self._traffic()
         self._answers()
@@ -81,6 +82,7 @@ class Metrics:
         self.batch_size = Histogram(
             "selftpt_batch_size", "Images per tower pass.", buckets=SIZES, registry=self.registry
         )
+        self.forward_seconds = self._seconds("forward_duration", "Time of the image tower for one batch.")
         self.queue_images = self._gauge("queue_images", "Images waiting for the device.")
         self.queue_jobs = self._gauge("queue_jobs", "Class states waiting for the device.")
         self.queue_oldest = self._gauge("queue_oldest_seconds", "How long the oldest waiting image has waited.")
@@ -126,12 +128,15 @@ class Metrics:
             "Since a worker last got on; 0 while it has nothing to do.",
             "worker",
         )
+        self.worker_adaptations = self._counter(
+            "worker_adaptations", "Adaptations of a worker for front ends: ready, failed, refused, left.", "outcome"
+        )
         self.leases = self._counter("leases", "Leases on adaptations across processes, by event.", "event")
 
     def _begin_at_zero(self) -> None:
         """A series that begins with its first event hides that event from rates."""
         known: tuple[tuple[Counter, tuple[str, ...]], ...] = (
-            (self.refused, ("queue", "in_flight", "held_bytes", "adaptations")),
+            (self.refused, ("queue", "deadline", "in_flight", "held_bytes", "adaptations")),
             (self.images, ("ok", "undecodable", "failed")),
             (self.predictions, ("accepted", "rejected")),
             (self.device_busy, ("images", "class_states")),
@@ -143,6 +148,13 @@ class Metrics:
                 counter.labels(value)
         for result in ("hit", "miss"):
             self.lookups.labels("hot", result)
+
+    async def scraped(self) -> CollectorRegistry:
+        """What `/metrics` answers with: this process, or all that `ask` gathers."""
+        return self.registry if self._ask is None else await self._ask()
+
+    def scrape_by(self, ask: Callable[[], Awaitable[CollectorRegistry]]) -> None:
+        self._ask = ask
 
     def watch_queues(self, queues: Queues) -> None:
         self.queue_images.set_function(lambda: queues.waiting)

@@ -13,7 +13,7 @@ from tests.monitoring.tools import watched_metrics
 PAGE = (Path(__file__).resolve().parents[2] / "docs/operations.md").read_text(encoding="utf-8")
 ENDINGS = {"counter": "_total", "info": "_info"}
 FEW = {
-    "adapter", "cache", "dependency", "event", "kind", "limit", "outcome", "phase", "reason", "result", "route",
+    "adapter", "cache", "dependency", "event", "kind", "limit", "outcome", "part", "phase", "reason", "result", "route",
     "stage", "status", "tier", "work", "worker",
 }  # fmt: skip
 
@@ -21,7 +21,7 @@ FEW = {
 def rows() -> list[str]:
     metrics = watched_metrics()
     labels = {one._name: one._labelnames for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)}
-    labels["selftpt_device_memory_bytes"] = ("kind",)
+    labels |= {"selftpt_device_memory_bytes": ("kind",), "selftpt_replicas": ("part",)}
     return [
         f"| `{family.name}{ENDINGS.get(family.type, '')}` | {family.type} "
         f"| {', '.join(f'`{label}`' for label in labels.get(family.name, ())) or 'none'} | {family.documentation} |"

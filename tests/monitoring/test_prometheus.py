@@ -19,8 +19,9 @@ from tests.monitoring.tools import PROMETHEUS, expressions, rules, tool
 RATE = "30s"
 NEEDS_TROUBLE = {
     "Hung up", "Leases", "Dependency errors", "Tower caches", "Joined", "Adaptations ended", "Bytes kept",
+    "Replicas", "Adaptations by worker",
 }  # fmt: skip
-"""Panels that may have nothing to show while all is well: their series begin with the first event."""
+"""Panels that may have nothing to show while all is well: their series begin with the first event, or in a cluster."""
 
 
 class Server:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from service.telemetry.collectors import Memory
+from service.telemetry.gathering import Replicas
 from service.telemetry.metrics import Metrics
 from tests.needs import missing
 
@@ -43,6 +44,7 @@ def watched_metrics() -> Metrics:
     metrics = Metrics()
     metrics.watch_text_forwards(lambda: 0)
     metrics.watch_memory(lambda: Memory(1, 2, 3))
+    metrics.registry.register(Replicas({"worker": 1}))  # of a cluster
     return metrics
 
 
