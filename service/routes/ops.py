@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
@@ -93,7 +95,8 @@ async def readyz(check: ReadinessDep) -> Response:
 )
 async def metrics(request: Request, runtime: RuntimeDep) -> Response:
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(runtime.metrics.registry), headers={"Content-Type": media_type})
+    registry = await runtime.metrics.scraped()
+    return Response(await asyncio.to_thread(encode, registry), headers={"Content-Type": media_type})
 
 
 @router.get("/problems/{slug}", include_in_schema=False)
