@@ -35,6 +35,20 @@ class Caller:
 LOCAL = Caller("local")
 """Everybody, where no keys are asked for; and the service itself."""
 
+UNKNOWN = Caller("unknown", scopes=frozenset())
+"""Whoever asks without a key for what needs none, and whoever is turned away."""
+
+NAMELESS = (LOCAL, UNKNOWN)
+
+
+def caller_facts(state: Mapping[str, object]) -> dict[str, str]:
+    """For logs and traces: key id and tenant of the caller in a request's state; nothing of who has no key."""
+    caller = state.get("caller")
+    if not isinstance(caller, Caller) or caller in NAMELESS:
+        return {}
+    return {"key": caller.id, "tenant": caller.tenant}
+
+
 current_caller: ContextVar[Caller] = ContextVar("current_caller", default=LOCAL)
 
 

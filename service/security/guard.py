@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Forbidden, ServiceError
 from service.http.problems import problem_response, refusal_reason
-from service.security.callers import LOCAL, Caller, current_caller
+from service.security.callers import LOCAL, UNKNOWN, Caller, current_caller
 from service.security.keyring import Keyring
 from service.security.rates import rate_headers
 from service.security.scopes import READ, needed_scopes
@@ -22,10 +22,6 @@ _log = logging.getLogger("selftpt.audit")
 REFUSED = {401, 403, 429}
 UNTOLD = {"/v1/classify"}
 """Changes nothing, so that only its refusals are audited; the access log has every request."""
-
-
-UNKNOWN = Caller("unknown", scopes=frozenset())
-"""Whoever asks without a key for what needs none, and whoever is turned away."""
 
 
 class GuardMiddleware:
@@ -46,13 +42,15 @@ class GuardMiddleware:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(send, UNKNOWN)
+        state = scope.setdefault("state", {})
         try:
             self._admit(scope, exchange)
         except ServiceError as error:
+            state["caller"] = exchange.caller
             self._metrics.refused.labels(refusal_reason(error) or error.slug).inc()
             await problem_response(error)(scope, receive, exchange.send)
         else:
-            scope.setdefault("state", {})["caller"] = exchange.caller
+            state["caller"] = exchange.caller
             token = current_caller.set(exchange.caller)
             try:
                 await self._app(scope, receive, exchange.send)

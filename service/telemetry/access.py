@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import InternalError, ShuttingDown
 from service.http.problems import problem_response
+from service.security.callers import caller_facts
 from service.telemetry.logging import request_id, trace_id
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import RequestTrace, Tracing, Untraced
@@ -65,7 +66,8 @@ class AccessMiddleware:
         seconds = time.perf_counter() - exchange.began
         route = route_of(scope)
         status = str(exchange.status or 499)
-        exchange.trace.end(route, int(status))
+        caller = caller_facts(scope.get("state", {}))
+        exchange.trace.end(route, int(status), caller)
         exemplar = {"trace_id": exchange.trace.trace_id} if exchange.trace.answer and exchange.trace.trace_id else None
         self._metrics.request_seconds.labels(route, status).observe(seconds, exemplar)
         _log.log(
@@ -73,7 +75,7 @@ class AccessMiddleware:
             "%s %s",
             scope["method"],
             scope["path"],
-            extra={"status": int(status), "milliseconds": round(1000 * seconds, 2), "route": route},
+            extra={"status": int(status), "milliseconds": round(1000 * seconds, 2), "route": route, **caller},
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Token
 from dataclasses import dataclass
@@ -79,10 +79,11 @@ class Traced:
     answer: str
     token: Token[contexts.Context]
 
-    def end(self, route: str, status: int) -> None:
+    def end(self, route: str, status: int, caller: Mapping[str, str]) -> None:
         contexts.detach(self.token)
         self.span.update_name(f"{self.method} {route}")
         self.span.set_attributes({"http.route": route, "http.response.status_code": status})
+        self.span.set_attributes({f"{SCOPE}.{name}": value for name, value in caller.items()})
         if status >= 500:
             self.span.set_status(Status(StatusCode.ERROR))
         self.span.end()

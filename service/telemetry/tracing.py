@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -35,8 +35,8 @@ class RequestTrace(Protocol):
     @property
     def answer(self) -> str | None: ...
 
-    def end(self, route: str, status: int) -> None:
-        """Must be called in the context in which the request began."""
+    def end(self, route: str, status: int, caller: Mapping[str, str]) -> None:
+        """`caller`: what is known of who asked, by name. Must be called in the context in which the request began."""
         ...
 
 
@@ -83,7 +83,7 @@ class Unseen:
     trace_id: str | None = None
     answer: str | None = None
 
-    def end(self, route: str, status: int) -> None:
+    def end(self, route: str, status: int, caller: Mapping[str, str]) -> None:
         pass
 
 
