@@ -14,7 +14,9 @@ from service.console import mount_console
 from service.dashboard import routes as dashboard
 from service.http import openapi
 from service.http.body_limit import BodyLimitMiddleware
+from service.http.entry import EntryMiddleware
 from service.http.problems import install_problems
+from service.http.unread import UnreadBodyMiddleware
 from service.labels.plans import BuildAdapter
 from service.protocols import hugging_face, open_inference
 from service.readiness import ReadinessCheck
@@ -79,8 +81,17 @@ def create_app(
         max_held_bytes=settings.max_held_bytes,
         timeout=settings.request_timeout,
     )
+    app.add_middleware(
+        EntryMiddleware,
+        admission=runtime.admission,
+        backlog=runtime.backlog,
+        metrics=runtime.metrics,
+        timeout=settings.request_timeout,
+        longest_wait=settings.max_wait_seconds,
+    )
     close_door(app, runtime)
     app.add_middleware(AccessMiddleware, metrics=runtime.metrics, tracing=runtime.tracing)
     app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(UnreadBodyMiddleware, max_bytes=settings.max_body_bytes)
     app.openapi = lambda: openapi.openapi_document(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

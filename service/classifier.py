@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 
+from service.compute.backlog import Backlog
 from service.compute.engine import Engine, Scores
 from service.compute.image_scores import ImageScores, Question
 from service.compute.work_queue import Asker
@@ -51,6 +52,7 @@ class Classifier:
         *,
         metrics: Metrics,
         facts: Facts,
+        backlog: Backlog,
         max_top_k: int,
         timeout: float,
         tracing: Tracing | None = None,
@@ -63,6 +65,7 @@ class Classifier:
         self._metrics = metrics
         self._tracing = tracing or Untraced()
         self._facts = facts
+        self._backlog = backlog
         self._max_top_k = max_top_k
         self._timeout = timeout
 
@@ -82,6 +85,7 @@ class Classifier:
         if options.top_k > self._max_top_k:
             raise LimitExceeded("max_top_k", self._max_top_k, actual=options.top_k, field="top_k")
         self._engine.admit(len(call.images), asker)
+        self._backlog.check(len(call.images), asker)
         pay_images(len(call.images))
         with self._metrics.stage("resolve", stages):
             served = await self._label_sets.serve(await self._plan(options), wait=wait)
@@ -89,7 +93,8 @@ class Classifier:
         if any(image.url for image in call.images):
             with self._metrics.stage("fetch", stages):
                 call = replace(call, images=await fetched(call.images, self._fetch))
-        outcomes = await self._outcomes(call, served, stages, asker)
+        with self._backlog.claim(len(call.images), asker.client):
+            outcomes = await self._outcomes(call, served, stages, asker)
         self._record_device(outcomes, stages)
         began = time.perf_counter()
         results = [

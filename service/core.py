@@ -18,7 +18,9 @@ from adapters.vision.pixels import FastResize
 from service.class_states.hot_states import HotStates
 from service.class_states.states import States
 from service.classifier import Classifier, Facts
+from service.compute.backlog import Backlog
 from service.compute.engine import LocalEngine
+from service.compute.fair_gate import FairGate
 from service.compute.image_scores import ImageScores
 from service.compute.served_engine import OpenEngine, ServedEngine
 from service.evaluation import Evaluator
@@ -40,6 +42,9 @@ from service.telemetry.collectors import device_memory
 from service.telemetry.device import DeviceWatch
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, Untraced
+
+DECODED_AHEAD = 2
+"""Images given to each decoder's thread: with one it would wait for the event loop between two."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,15 +73,16 @@ def build_core(
     build_adapter: BuildAdapter | None = None,
     methods: Mapping[str, Method] = METHODS,
     open_engine: OpenEngine | None = None,
+    backlog: Backlog | None = None,
 ) -> Core:
     """Connects the parts for the default tenant; starts nothing. `methods` are the facts about what `build_adapter`
     makes; `open_engine` takes the place of an engine of this process."""
     tracing = tracing or Untraced()
     engine = (open_engine or build_engine)(settings, backbone, metrics, tracing)
-    decoder = build_decoder(settings, backbone)
+    decoder, decoding = build_decoder(settings, backbone), FairGate(DECODED_AHEAD * settings.decoders)
     embeddings = build_embeddings(settings, backbone, decoder, stores, metrics)
     states = build_states(settings, engine, stores, metrics, tracing)
-    classifiers = build_classifiers(settings, backbone, metrics, tracing)
+    classifiers = build_classifiers(settings, backbone, metrics, tracing, backlog or Backlog())
     cores: dict[str, Core] = {}
 
     def of(tenant: str) -> Core:
@@ -87,7 +93,7 @@ def build_core(
     def tenant_core(tenant: str) -> Core:
         records = tenant_store(stores.records, tenant)
         shelves = SupportShelves(records, support_limits(settings))
-        image_scores = ImageScores(engine, decoder, embeddings, tracing=tracing)
+        image_scores = ImageScores(engine, decoder, embeddings, decoding=decoding, tracing=tracing)
         planner = Planner(
             backbone,
             build_adapter or builder(backbone),
@@ -113,13 +119,14 @@ def build_core(
 
 
 def build_classifiers(
-    settings: Settings, backbone: Backbone, metrics: Metrics, tracing: Tracing
+    settings: Settings, backbone: Backbone, metrics: Metrics, tracing: Tracing, backlog: Backlog
 ) -> Callable[[LabelSets, ServedEngine, ImageScores], Classifier]:
     return partial(
         Classifier,
         metrics=metrics,
         tracing=tracing,
         facts=Facts(backbone.name, backbone.source_prompts),
+        backlog=backlog,
         max_top_k=settings.max_top_k,
         timeout=settings.request_timeout,
         fetch=build_fetch(settings),

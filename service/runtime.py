@@ -12,6 +12,7 @@ from adapters.engines.base import Decision
 from adapters.errors import AdapterError
 from adapters.registry import METHODS, Method
 from service.compute.admission import Admission
+from service.compute.backlog import Backlog
 from service.compute.engine import LocalEngine
 from service.compute.image_engine import settings_backbone, with_engine
 from service.compute.served_engine import OpenEngine
@@ -50,6 +51,7 @@ class Runtime:
         self.metrics.show_limits(settings.limits)
         self.window = RollingWindow(self.metrics)
         self.admission = Admission(settings.max_in_flight, self.metrics)
+        self.backlog = Backlog()
         self.evaluations = Admission(settings.max_evaluations, self.metrics)
         self.keyring = None if settings.api_keys_file is None else Keyring(settings.api_keys_file)
         self.draining = False
@@ -84,6 +86,11 @@ class Runtime:
         """Whether the device thread still runs. After `stop` that means: it did not end in time."""
         return self._core is not None and self._core.engine.batcher.thread_alive
 
+    @property
+    def beyond_help(self) -> bool:
+        """Whether only a new process can serve: the device thread died too often to be started again."""
+        return self._core is not None and self._core.engine.batcher.given_up
+
     async def start(self) -> None:
         """Blocks until a first batch went through the device. Raises what keeps the service from starting, and keeps
         its text in `start_failure` where that says all there is to know."""
@@ -112,10 +119,13 @@ class Runtime:
             build_adapter=self._build_adapter,
             methods=self.methods,
             open_engine=self._open_engine,
+            backlog=self.backlog,
         )
         self._core = core  # before the probe, so that `stop` finds it whatever happens
         core.engine.start()
-        await core.engine.probe()
+        await core.engine.probe()  # warms up
+        timing = await core.engine.probe()
+        self.backlog.pace.guess(1, timing.batch + timing.forward + timing.head)
         self.metrics.ready.set(1)
         if isinstance(core.engine, LocalEngine):
             core.label_sets.states.budget.calibrate(await core.engine.text_speed())

@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     request_timeout: Seconds = 60.0
     evaluation_timeout: Seconds = Field(600.0, description="Until an evaluation is given up")
     shutdown_timeout: Seconds = 15.0
+    keep_alive_timeout: int = Field(
+        75, ge=1, le=3600, description="Until an idle connection is closed; longer than the balancer's in front"
+    )
 
     @field_validator("redis_url")
     @classmethod

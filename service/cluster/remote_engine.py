@@ -71,6 +71,7 @@ class FarLine:
         self.jobs_waiting = 0
         self.alive = False
         self.thread_alive = False
+        self.given_up = False
 
     @property
     def oldest_seconds(self) -> float:

@@ -80,6 +80,7 @@ def serve(preload: tuple[str, ...], cluster: bool, shape: tuple[str, ...], **opt
         server_header=False,
         proxy_headers=settings.trusted_proxies is not None,
         forwarded_allow_ips=settings.trusted_proxies or "",
+        timeout_keep_alive=settings.keep_alive_timeout,
         timeout_graceful_shutdown=int(settings.shutdown_timeout) + 1,
     )
     runtime = app.state.runtime

@@ -23,12 +23,15 @@ class Admission:
     def running(self) -> int:
         return self._clients.total()
 
-    def __enter__(self) -> None:
-        client, running = current_caller.get().id, self.running
-        held = self._clients[client]
+    def check(self) -> None:
+        """Raises `Overloaded` when there is no place for one more of this client."""
+        held, running = self._clients[current_caller.get().id], self.running
         if not has_place(1, held=held, total=running, most=self.max_in_flight):
             raise Overloaded(f"{running} requests are being worked on ({held} of this client)", reason="in_flight")
-        self._clients[client] += 1
+
+    def __enter__(self) -> None:
+        self.check()
+        self._clients[current_caller.get().id] += 1
 
     def __exit__(self, *_: object) -> None:
         client = current_caller.get().id

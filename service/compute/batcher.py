@@ -10,19 +10,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from adapters.errors import AdaptationCancelled, AdapterError
 from service.compute.batch_costs import BatchCosts
 from service.compute.device_thread import PAUSES, DeviceThread
 from service.compute.fair_shares import has_place, share_ahead
 from service.compute.out_of_memory import BatchSizes, is_out_of_memory
+from service.compute.outcomes import attempt, settle, settle_each
 from service.compute.work_queue import ANYBODY, Asker, Checkpoint, Item, Job, Key, Load, Payload, Result, WorkQueue
 from service.errors import ComputeError, DeviceDead, DeviceFull, InternalError, Overloaded, ServiceError, ShuttingDown
 
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 TOO_LARGE = "the device has too little memory for this work"
 
@@ -87,6 +86,11 @@ class Batcher(Generic[Key, Payload, Result]):
         return self._thread.running
 
     @property
+    def given_up(self) -> bool:
+        """Whether the device thread died too often to be started again."""
+        return self._thread.given_up
+
+    @property
     def waiting(self) -> int:
         return self._queue.items_waiting
 
@@ -108,10 +112,7 @@ class Batcher(Generic[Key, Payload, Result]):
         """Raises `Overloaded` when `count` more items would be too many, or could not be done in the asker's time.
         Cheap enough to ask before decoding, when the kind is not known yet: then it is taken for that of late."""
         load = self._queue.load()
-        held = load.clients.get(asker.client, 0)
-        if not has_place(count, held=held, total=load.total, most=self._max_waiting):
-            detail = f"{load.total} images are waiting ({held} of this client), {self._max_waiting} may"
-            raise Overloaded(detail, retry_after=self._drain(load))
+        self._check_place(load, count, asker)
         left = asker.until - time.perf_counter()
         expected = self._expected(load, count, asker.client, self._last_kind if key is None else key)
         if load.total and expected > left:
@@ -121,9 +122,10 @@ class Batcher(Generic[Key, Payload, Result]):
     async def submit(
         self, key: Key, payloads: Sequence[Payload], asker: Asker = ANYBODY, *, urgent: bool = False
     ) -> list[Result | Exception]:
-        """All of `payloads` are admitted or none; each has its own outcome. `urgent` passes the limit (probes)."""
+        """All of `payloads` are admitted or none; each has its own outcome. `urgent` passes the limit (probes). Time is
+        not asked for again: who was admitted has been worked for since."""
         if not urgent:
-            self.admit(len(payloads), asker, key)
+            self._check_place(self._queue.load(), len(payloads), asker)
         future = asyncio.get_running_loop().create_future
         cost = self._cost(key)
         items = [
@@ -135,6 +137,12 @@ class Batcher(Generic[Key, Payload, Result]):
             return list(await asyncio.gather(*(item.future for item in items)))
         finally:
             self._queue.discard(items)
+
+    def _check_place(self, load: Load[Key], count: int, asker: Asker) -> None:
+        held = load.clients.get(asker.client, 0)
+        if not has_place(count, held=held, total=load.total, most=self._max_waiting):
+            detail = f"{load.total} images are waiting ({held} of this client), {self._max_waiting} may"
+            raise Overloaded(detail, retry_after=self._drain(load))
 
     def _drain(self, load: Load[Key]) -> float:
         """Expected seconds until all that waits is done."""
@@ -173,16 +181,16 @@ class Batcher(Generic[Key, Payload, Result]):
         self._stopping = True
         self._thread.stop()
         self._queue.close()
-        _settle(self._queue.drain(), ShuttingDown)
+        settle(self._queue.drain(), ShuttingDown)
         await self._thread.ended(timeout)
-        _settle([*self._queue.drain(), *self._queue.in_flight()], ShuttingDown)
+        settle([*self._queue.drain(), *self._queue.in_flight()], ShuttingDown)
 
     def _answer_if_over(self) -> None:
         """Asked after queueing, so that work queued while the thread ends is answered too."""
         if self._stopping:
-            _settle(self._queue.drain(), ShuttingDown)
+            settle(self._queue.drain(), ShuttingDown)
         elif not self._thread.alive:
-            _settle(self._queue.drain(), DeviceDead)
+            settle(self._queue.drain(), DeviceDead)
 
     # -- on the device thread ---------------------------------------------------------------------------------------
 
@@ -224,7 +232,7 @@ class Batcher(Generic[Key, Payload, Result]):
     def _outcomes(self, items: list[Item[Key, Payload, Result]]) -> list[Result | Exception]:
         """One outcome per item. When a batch fails, each of its items is tried once alone; when memory is too small for
         it, each of its halves."""
-        results = _attempt(lambda: list(self._run(items[0].key, [item.payload for item in items])))
+        results = attempt(lambda: list(self._run(items[0].key, [item.payload for item in items])))
         if isinstance(results, Exception) and is_out_of_memory(results):
             results.__traceback__ = None  # its frames hold the tensors that did not fit
             return self._halved(items)
@@ -260,7 +268,7 @@ class Batcher(Generic[Key, Payload, Result]):
             began = time.perf_counter()
 
         self._jobs_running += 1
-        outcome = _attempt(lambda: job.work(checkpoint))
+        outcome = attempt(lambda: job.work(checkpoint))
         self._jobs_running -= 1
         if isinstance(outcome, AdaptationCancelled) and self._stopping:
             outcome = ShuttingDown()
@@ -276,23 +284,6 @@ class Batcher(Generic[Key, Payload, Result]):
         """One wake-up of the event loop for a whole batch."""
         assert self._loop is not None
         try:
-            self._loop.call_soon_threadsafe(_settle_each, outcomes)
+            self._loop.call_soon_threadsafe(settle_each, outcomes)
         except RuntimeError:
             _log.warning("the event loop closed before its answers came", extra={"unanswered": len(outcomes)})
-
-
-def _attempt(call: Callable[[], T]) -> T | Exception:
-    try:
-        return call()
-    except Exception as error:  # loop edge: whatever a batch or job raises ends with it, and the thread goes on
-        return error
-
-
-def _settle(works: Sequence[Any], reason: Callable[[], Exception]) -> None:
-    for work in works:
-        work.settle(reason())
-
-
-def _settle_each(outcomes: Sequence[tuple[Any, Any]]) -> None:
-    for work, outcome in outcomes:
-        work.settle(outcome)

@@ -42,6 +42,8 @@ class DeviceThread:
         self._ended = threading.Event()
         self.alive = False
         """Whether it takes work."""
+        self.given_up = False
+        """Whether it died too often to be started again: only a new process helps."""
 
     @property
     def running(self) -> bool:
@@ -95,6 +97,7 @@ class DeviceThread:
         while self._deaths and now - self._deaths[0] > FORGIVEN_AFTER:
             self._deaths.popleft()
         if len(self._deaths) >= len(self._pauses):
+            self.given_up = True
             _log.critical("the device thread is not started again", extra={"deaths": len(self._deaths) + 1})
             return
         pause = self._pauses[len(self._deaths)]

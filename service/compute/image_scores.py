@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adapters.base import PLAIN, ImageNeeds
 from service.compute.engine import Engine, Scores
+from service.compute.fair_gate import FairGate
 from service.compute.scoring import ImageJob, ScoreKind
 from service.compute.work_queue import ANYBODY, Asker
 from service.errors import ServiceError
@@ -48,10 +49,18 @@ class Question:
 
 class ImageScores:
     def __init__(
-        self, engine: Engine, decoder: Decoder, embeddings: Embeddings, *, tracing: Tracing | None = None
+        self,
+        engine: Engine,
+        decoder: Decoder,
+        embeddings: Embeddings,
+        *,
+        decoding: FairGate,
+        tracing: Tracing | None = None,
     ) -> None:
+        """`decoding` is passed by each image that has to be decoded."""
         self._engine = engine
         self._decoder = decoder
+        self._decoding = decoding
         self._embeddings = embeddings
         self._tracing = tracing or Untraced()
         self._many_views = asyncio.Semaphore(MANY_VIEWS_HELD)
@@ -112,7 +121,8 @@ class ImageScores:
         if row_D is not None:
             return question.job(row_D, self._tracing.here())
         try:
-            pixels = await self._decoder.pixels(image.data, question.needs.views)
+            async with self._decoding.place(question.asker.client):
+                pixels = await self._decoder.pixels(image.data, question.needs.views)
         except ServiceError as error:
             return error
         return question.job(pixels, self._tracing.here())

@@ -22,6 +22,11 @@ class Line(Queues, Protocol):
         """Whether the device thread still runs, also after `stop` lost its patience with it."""
         ...
 
+    @property
+    def given_up(self) -> bool:
+        """Whether the device thread died too often to be started again."""
+        ...
+
 
 class ServedEngine(Engine, Protocol):
     @property

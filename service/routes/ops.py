@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from adapters import describe_methods
 from service.compute.image_engine import engine_answer
-from service.errors import NotFound, NotReady
+from service.errors import DeviceDead, NotFound, NotReady
 from service.http.deps import CoreDep, ReadinessDep, RuntimeDep
 from service.http.problems import JSON_DEPTH, problem_answers, problem_types
 from service.images.formats import FORMATS
@@ -68,8 +68,11 @@ def tokens_limit(runtime: Runtime) -> dict[str, int]:
         return {}
 
 
-@router.get("/livez", operation_id="livez")
-async def livez() -> Alive:
+@router.get("/livez", operation_id="livez", responses=problem_answers(503))
+async def livez(runtime: RuntimeDep) -> Alive:
+    """Red only for what a restart of the process heals, and nothing else does."""
+    if runtime.beyond_help:
+        raise DeviceDead("the device thread died too often to be started again: restart the process")
     return Alive()
 
 

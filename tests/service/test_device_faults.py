@@ -16,7 +16,7 @@ from adapters.checkpoint import state_from_bytes, state_to_bytes
 from adapters.clip import Backbone
 from adapters.errors import AdaptationDiverged, StateError
 from service.compute.batcher import Batcher
-from service.compute.engine import finite
+from service.compute.engine import LocalEngine, finite
 from service.compute.out_of_memory import BatchSizes, is_out_of_memory
 from service.errors import DeviceDead, DeviceFull
 from tests.service.fakes import soon
@@ -82,8 +82,9 @@ async def test_a_thread_that_keeps_dying_stays_dead_and_everyone_is_told() -> No
         for _ in range(2):
             await made.submit("one", [0])
             await soon(lambda: made.alive)
+        assert not made.given_up
         await made.submit("one", [0])
-        await asyncio.sleep(0.1)
+        await soon(lambda: made.given_up)
         (outcome,) = await asyncio.wait_for(made.submit("one", [1]), 1)
         assert isinstance(outcome, DeviceDead)
 
@@ -112,6 +113,21 @@ async def test_readiness_turns_red_while_the_device_is_dead_and_the_service_heal
         assert (await site.http.get("/readyz")).status_code == 200
         assert (await site.http.post(LABELS, content=photo(colour="blue"), headers=PNG)).status_code == 200
         assert site.value("selftpt_device_restarts_total") == 1
+
+
+async def test_liveness_turns_red_when_only_a_new_process_helps_and_not_before(tiny_backbone: Backbone) -> None:
+    image = DyingTower(tiny_backbone)
+    async with served(replace(tiny_backbone, image=image)) as site:  # type: ignore[arg-type]  # has what is asked of it
+        image.dying = True
+        engine = site.runtime.core.engine
+        assert isinstance(engine, LocalEngine)
+        engine.batcher._thread._pauses = (0.01, 0.01)  # real ones take a quarter of a minute
+        while not engine.batcher.given_up:
+            assert (await site.http.get("/livez")).status_code == 200
+            await site.http.post(LABELS, content=photo(), headers=PNG)
+            await asyncio.sleep(0.005)
+        answer = await site.http.get("/livez")
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/device-dead")
 
 
 class DyingTower:
