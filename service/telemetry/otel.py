@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from opentelemetry.util.types import Attributes
 from service.telemetry.tracing import BatchTiming, RequestTrace
 
 ADAPTATIONS_KEPT = 1024
-CLOSE_MILLISECONDS = 3000
+CLOSE_SECONDS = 3.0
 SCOPE = "selftpt"
 
 _propagator = TraceContextTextMapPropagator()
@@ -152,8 +153,10 @@ class OtelTracing:
             trace.get_current_span().add_link(made, {"kind": "adaptation"})
 
     def close(self) -> None:
-        self._spans.force_flush(CLOSE_MILLISECONDS)
-        self._spans.shutdown()
+        # The SDK's own limits of time are not kept everywhere: an exporter without its collector tries for 10 s.
+        closing = threading.Thread(target=self._spans.shutdown, name="tracing-close", daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
 
 
 def _wall(moment: float) -> int:
