@@ -31,7 +31,7 @@ from adapters.learning.class_texts import (
 from adapters.learning.directions import without_common, without_direction
 from adapters.learning.losses import contrastive_prompt_loss, inter_dispersion_loss
 from adapters.quantization.through import AsLearnt, Through
-from adapters.text.chunked import Tick, backward_rows, encode_rows
+from adapters.text.chunked import Tick, backward_rows, sum_rows
 from adapters.text.layout import POSITIONS, PromptLayout
 from adapters.text.prompt_views import Prompts, mean_view, project, stacked_views
 from adapters.text.templates import CONTEXT_WORDS, PLAIN_TEMPLATE, VARIED_TEMPLATES
@@ -83,18 +83,20 @@ class SelfTPTSettings:
 
 
 def served_rows(prompts: Prompts, ctx_MW: Tensor, hand_ND: Tensor, settings: SelfTPTSettings, tick: Tick) -> Tensor:
-    """Stage 3: one unit row [N, D] per text."""
-    end = slice((len(POSITIONS) - 1) * prompts.count, None)
+    """Stage 3: one unit row [N, D] per text. The learnt views are summed as they come: all of them at once would take
+    several times the memory of the class weights."""
+    count, end = prompts.count, slice((len(POSITIONS) - 1) * prompts.count, None)
     layout, back = prompts.sorted(prompts.layout if settings.views == "mean" else prompts.layout.rows(end))
 
     def encode(part: slice) -> Tensor:
         return prompts.encode(ctx_MW, layout, part)
 
-    slices = prompts.slices(layout, held=settings.chunk)
-    learnt_ND = encode_rows(encode, len(layout), chunk=slices.plain, tick=tick)[back]
+    chunk = prompts.slices(layout, held=settings.chunk).plain
+    sums_ND = sum_rows(encode, back.argsort() % count, torch.zeros_like(hand_ND), chunk=chunk, tick=tick)
     if settings.views == "end":
-        return learnt_ND
-    return mean_view(stacked_views(learnt_ND, hand_ND), hand_share=settings.hand_share)
+        return sums_ND
+    sums_ND *= (1 - settings.hand_share) / len(POSITIONS)
+    return F.normalize(sums_ND.add_(hand_ND, alpha=settings.hand_share), dim=-1, out=sums_ND)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,6 +225,7 @@ class SelfTPT:
             )
         ctx_MW = through.seal(ctx_MW)
         served_ND = served_rows(prompts, ctx_MW, hand_ND, self.settings, tick)
+        del hand_ND  # as large as the class weights
         rows_CD = self._parted(named.mean_rows(served_ND, len(labels.classes)), backbone)
         weights_CD = blend_descriptions(rows_CD, labels, text, tick)
         scale = served_scale(weights_CD, backbone, support, calibrated=self.settings.calibrated, tick=tick)
@@ -248,7 +251,8 @@ class SelfTPT:
     def _hand_written(self, labels: LabelSet, named: OwnedTexts, text: TextTower, tick: Tick) -> Tensor:
         """The fourth view, constant: unit rows [N, D], one per text."""
         templates = self._hand_templates(labels)
-        return F.normalize(text.encode_templated(named.texts, templates, tick=tick), dim=-1)
+        sums_ND = text.encode_templated(named.texts, templates, tick=tick)
+        return F.normalize(sums_ND, dim=-1, out=sums_ND)
 
     def _hand_templates(self, labels: LabelSet) -> tuple[str, ...]:
         if self.settings.hand == "template":

@@ -51,6 +51,16 @@ def encode_rows(encode: Encode, rows: int, *, chunk: int, tick: Tick = nothing) 
     return torch.cat(parts)
 
 
+@torch.no_grad()
+def sum_rows(encode: Encode, owners_R: Tensor, sums_ND: Tensor, *, chunk: int, tick: Tick = nothing) -> Tensor:
+    """Adds the features of row r to `sums_ND[owners_R[r]]`; only a slice of features is held besides."""
+    for part in _parts(len(owners_R), chunk):
+        features_rD = encode(part)
+        sums_ND.index_add_(0, owners_R[part].to(features_rD.device), features_rD)
+        tick()
+    return sums_ND
+
+
 def backward_rows(
     encode: Encode, rows: int, loss: Callable[[Tensor], Tensor], *, chunk: int | Slices, tick: Tick = nothing
 ) -> float:

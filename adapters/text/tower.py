@@ -113,13 +113,15 @@ class TextTower:
         """Sums [N, D] of the unit features of each name in every template; they stand for all templates at once."""
 
         def compute(places: Sequence[int]) -> Tensor:
-            sums, step = [], max(1, BLOCK // len(templates))
+            step, sums_ND = max(1, BLOCK // len(templates)), torch.empty(0)
             for start in range(0, len(places), step):
                 part = [names[place] for place in places[start : start + step]]
                 texts = [template.replace("{}", name) for name in part for template in templates]
                 features_ND = F.normalize(self._encoded(texts, tick or nothing), dim=-1)
-                sums.append(features_ND.view(len(part), len(templates), -1).sum(dim=1))
-            return torch.cat(sums)
+                if start == 0:
+                    sums_ND = features_ND.new_empty(len(places), features_ND.shape[-1])
+                sums_ND[start : start + step] = features_ND.view(len(part), len(templates), -1).sum(dim=1)
+            return sums_ND
 
         return self._remembered(("templates", *templates), names, compute)
 
