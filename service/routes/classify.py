@@ -8,15 +8,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
-from service.http.deps import CoreDep, RuntimeDep, WaitDep
+from service.core import Core
+from service.http.deps import CoreDep, RuntimeDep, WaitDep, get_caller, get_core, get_runtime, get_wait
 from service.http.prefer import applied
 from service.http.problems import problem_answers
 from service.images.formats import FORMATS
 from service.routes.bodies import read_call, split_labels
 from service.routes.classifying import Classifying, server_timing
+from service.routes.plain_requests import Plain, short_way
+from service.runtime import Runtime
 from service.schemas import ClassifyAnswer, ClassifyOptions, ScoreKind, Threshold
-
-router = APIRouter()
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {
@@ -66,6 +67,32 @@ async def query_options(
     )
 
 
+async def answered(
+    request: Request, options: ClassifyOptions, *, runtime: Runtime, core: Core, wait: int, patience: int | None
+) -> Response:
+    """`patience` in milliseconds, None where the caller names none."""
+    asked = Classifying(request, runtime, core)
+    with asked.admitted():
+        with asked.receiving():
+            call = await read_call(request, options, max_images=runtime.settings.max_images)
+        answer = await asked.answer(call, wait=wait, patience=None if patience is None else patience / 1000)
+    shown = asked.shown()
+    with asked.encoding():
+        body = json.dumps({**answer, "timings_ms": shown}, ensure_ascii=False).encode()
+    return Response(body, headers={**server_timing(shown), **applied(wait)}, media_type="application/json")
+
+
+async def plain_answer(request: Request, plain: Plain) -> Response:
+    """What the dependencies of `classify` do, for parameters that are known to be right."""
+    runtime = await get_runtime(request)
+    core = await get_core(runtime, await get_caller(request))
+    wait = await get_wait(runtime, plain.prefer)
+    return await answered(request, plain.options, runtime=runtime, core=core, wait=wait, patience=plain.patience)
+
+
+router = APIRouter(route_class=short_way(plain_answer))
+
+
 @router.post(
     "/v1/classify",
     operation_id="classify",
@@ -86,12 +113,4 @@ async def classify(
         int | None, Header(alias="X-Request-Timeout-Ms", ge=1, description="What cannot be done by then is refused.")
     ] = None,
 ) -> Response:
-    asked = Classifying(request, runtime, core)
-    with asked.admitted():
-        with asked.receiving():
-            call = await read_call(request, options, max_images=runtime.settings.max_images)
-        answer = await asked.answer(call, wait=wait, patience=None if patience is None else patience / 1000)
-    shown = asked.shown()
-    with asked.encoding():
-        body = json.dumps({**answer, "timings_ms": shown}, ensure_ascii=False).encode()
-    return Response(body, headers={**server_timing(shown), **applied(wait)}, media_type="application/json")
+    return await answered(request, options, runtime=runtime, core=core, wait=wait, patience=patience)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
-import secrets
 import time
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -39,7 +39,7 @@ class AccessMiddleware:
             return
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        current = given if GIVEN_ID.fullmatch(given) else secrets.token_hex(16)
+        current = given if GIVEN_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
         token = request_id.set(current)
         trace = self._tracing.begin(scope["method"], headers.get("traceparent", ""), headers.get("tracestate", ""))
         trace_token = trace_id.set(trace.trace_id)
