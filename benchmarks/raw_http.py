@@ -27,10 +27,16 @@ def prepared(
 
 
 async def answer_head(reader: asyncio.StreamReader) -> bytes:
-    """The head of an answer, lower case, once all of it was read. The service always says how long its answers are."""
+    """The head of an answer, lower case, once all of it was read. This service always says how long its answers are,
+    others send them in chunks."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    _, _, rest = head.partition(b"\r\ncontent-length:")
-    await reader.readexactly(int(rest.split(b"\r\n", 1)[0]))
+    _, found, rest = head.partition(b"\r\ncontent-length:")
+    if found:
+        await reader.readexactly(int(rest.split(b"\r\n", 1)[0]))
+    elif b"\r\ntransfer-encoding: chunked" in head:
+        while size := int((await reader.readuntil(b"\r\n")).split(b";", 1)[0], 16):
+            await reader.readexactly(size + 2)
+        await reader.readuntil(b"\r\n")
     return head
 
 
