@@ -11,6 +11,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar o
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
 TRAIN := $(VENV)/.installed-train
+PEERS := .venv-peers
 SYSTEM := $(VENV)/.installed-system
 LOG := $(VENV)/install.log
 
@@ -25,7 +26,7 @@ define install
 @touch $@
 endef
 
-.PHONY: help venv serve cluster test check lint scan audit fuzz bench chaos soak backbone clean docs
+.PHONY: help venv serve cluster test check lint scan audit fuzz bench peers chaos soak backbone clean docs
 .DELETE_ON_ERROR:
 
 help:
@@ -38,9 +39,10 @@ help:
 	@echo "make audit     installed packages against known advisories (online)"
 	@echo "make fuzz      made-up input for FUZZ_SECONDS (60)"
 	@echo "make docs      the documentation as a site, in build/docs"
-	@echo "make bench     the benchmarks"
+	@echo "make bench     the benchmarks (hours; QUICK=--quick: minutes), kept in BENCH_OUT"
+	@echo "make peers     other model servers, for the benchmarks, in an environment of their own"
 	@echo "make chaos     kill -9 at random moments, ROUNDS times (50), and a look at what is left"
-	@echo "make soak      SOAK_SECONDS (1800) of twice the load that can be served"
+	@echo "make soak      SOAK_SECONDS (1800) of mixed traffic, OVERLOAD_SECONDS (600) of twice what can be served"
 	@echo "make backbone  build the bundled backbone again (DATA=folder)"
 	@echo "make venv      the virtual environment only"
 	@echo "make clean     remove the virtual environment and caches"
@@ -116,8 +118,16 @@ docs: $(DEV)
 	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
 	@echo "open build/docs/index.html"
 
+# Goes on where it was; QUICK=--quick is a smoke test of a few minutes. Without `make peers` the comparison with other
+# servers says which are missing.
+BENCH_OUT ?= runs/bench
 bench: $(DEV)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(QUICK) --out $(BENCH_OUT)
+
+peers:
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@echo "installing other servers into $(PEERS) (a few minutes), log in $(PEERS)/install.log"
+	@$(PEERS)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e . -r benchmarks/peers/requirements.txt >$(PEERS)/install.log 2>&1 || { tail -n 20 $(PEERS)/install.log >&2; exit 1; }
 
 # Both bounded in time and count, on loopback only, in data directories that are removed.
 ROUNDS ?= 50
@@ -125,8 +135,9 @@ chaos: $(DEV)
 	$(BIN)/python -m benchmarks.chaos --rounds $(ROUNDS)
 
 SOAK_SECONDS ?= 1800
+OVERLOAD_SECONDS ?= 600
 soak: $(DEV)
-	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS)
+	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS) --overload $(OVERLOAD_SECONDS)
 
 # Hours on two cores; every phase keeps what it made in WORK, so that a stopped build goes on where it was.
 # Also needed: WordNet 3.0 (on Debian: apt-get install wordnet-base).

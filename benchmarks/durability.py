@@ -23,6 +23,9 @@ from benchmarks.report import progress, write, write_header, write_table
 Uploads = dict[str, list[str]]
 """Class names by the id under which they were acknowledged."""
 
+ASKING = 4
+"""Connections that ask for what should be there."""
+
 
 class Uploader:
     """Uploads ever new label sets from several connections until the service is gone."""
@@ -58,12 +61,13 @@ class Uploader:
 
 def missing(service: ServiceProcess, uploads: Uploads) -> list[str]:
     """Acknowledged label sets that are not there, or not with their own class names."""
-    lost = []
-    for one, names in uploads.items():
+
+    def there(one: str) -> bool:
         answer = service.client.get(f"/v1/label-sets/{one}")
-        if not answer.is_success or answer.json()["classes"] != names:
-            lost.append(one)
-    return lost
+        return answer.is_success and answer.json()["classes"] == uploads[one]
+
+    with ThreadPoolExecutor(ASKING) as pool:
+        return [one for one, found in zip(uploads, pool.map(there, uploads), strict=True) if not found]
 
 
 def one_round(folder: Path, number: int, arguments: argparse.Namespace) -> Uploads:

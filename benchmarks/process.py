@@ -18,6 +18,7 @@ from types import TracebackType
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 _READY_SECONDS = 90.0
 _STOP_SECONDS = 30.0
@@ -112,16 +113,14 @@ class ServiceProcess:
     def log_text(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
+    def samples(self, name: str) -> list[Sample]:
+        """All series of that sample name."""
+        families = text_string_to_metric_families(self.client.get("/metrics").text)
+        return [sample for family in families for sample in family.samples if sample.name == name]
+
     def metric(self, name: str, **labels: str) -> float:
         """Sum over all series of that sample name that carry these labels; 0 when there is none."""
-        samples = (
-            sample
-            for family in text_string_to_metric_families(self.client.get("/metrics").text)
-            for sample in family.samples
-        )
-        return sum(
-            sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        return sum(sample.value for sample in self.samples(name) if labels.items() <= sample.labels.items())
 
     def __enter__(self) -> ServiceProcess:
         self.start()

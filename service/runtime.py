@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 
 from adapters.clip import Backbone
@@ -129,6 +130,7 @@ class Runtime:
         self.metrics.ready.set(1)
         if isinstance(core.engine, LocalEngine):
             core.label_sets.states.budget.calibrate(await core.engine.text_speed())
+        self.metrics.watch_tasks(partial(_tasks_of, asyncio.get_running_loop()))
         self.preload = Preload(core.label_sets, sorted(listed(self.settings.preload)))
         self._preloading = asyncio.get_running_loop().create_task(self.preload.run())
         self._resuming = asyncio.get_running_loop().create_task(self._resume(core))
@@ -188,6 +190,10 @@ class Runtime:
 
     def _saw_lookup(self, tier: str, result: str) -> None:
         self.metrics.lookups.labels(tier, result).inc()
+
+
+def _tasks_of(loop: asyncio.AbstractEventLoop) -> int:
+    return len(asyncio.all_tasks(loop))
 
 
 def open_tracing(settings: Settings) -> Tracing:

@@ -14,6 +14,9 @@ KEPT = 0.95
 FIRST = 0.05
 """Weight of a kind's first batch, which warms up caches and kernels."""
 
+WASTE = 0.1
+"""Part of a batch's time that its fixed part may take for the sake of shorter batches."""
+
 
 @dataclass(slots=True)
 class Line:
@@ -35,15 +38,20 @@ class Line:
 
     def at(self, size: int) -> float:
         """Expected seconds; never less than nothing, and in proportion where only one size was seen."""
+        fixed, each = self.parts()
+        return fixed + each * size
+
+    def parts(self) -> tuple[float, float]:
+        """Seconds that any batch takes, and those of each item."""
         if not self.weight or not self.size:
-            return 0.0
+            return 0.0, 0.0
         spread = self.size_size / self.weight - (self.size / self.weight) ** 2
         mean_size, mean_seconds = self.size / self.weight, self.seconds / self.weight
         if spread < 1e-6:
-            return mean_seconds * size / mean_size
+            return 0.0, mean_seconds / mean_size
         each = (self.size_seconds / self.weight - mean_size * mean_seconds) / spread
         each = min(max(each, 0.0), mean_seconds / mean_size)
-        return mean_seconds + each * (size - mean_size)
+        return mean_seconds - each * mean_size, each
 
 
 class BatchCosts(Generic[Key]):
@@ -64,3 +72,12 @@ class BatchCosts(Generic[Key]):
         """Expected seconds until so many are through, `most` at a time."""
         whole, rest = divmod(waiting, most)
         return whole * self.batch(kind, most) + self.batch(kind, rest)
+
+    def worthwhile(self, kind: Key, most: int, *, long: float) -> int:
+        """The largest batch that is not `long` (seconds): who comes next waits for all of it. Larger where the fixed
+        part of a batch would otherwise weigh too much, and at most `most`."""
+        line = self._lines.get(kind)
+        fixed, each = (0.0, 0.0) if line is None else line.parts()
+        if fixed + each * most <= long or each == 0.0:
+            return most
+        return min(most, max(1, int((long - fixed) / each), int((1 / WASTE - 1) * fixed / each)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic
@@ -44,22 +45,24 @@ class Batcher(Generic[Key, Payload, Result]):
         max_waiting: int,
         cost: Callable[[Key], float] = lambda _: 1.0,
         share: float = 4.0,
+        long: float = math.inf,
         patience: float = 1.0,
         prepare: Callable[[], None] | None = None,
         pauses: Sequence[float] = PAUSES,
         restarted: Callable[[], None] = lambda: None,
     ) -> None:
         """`cost`: what one item of a kind counts in its client's share. `share`: at a checkpoint, lower levels may take
-        this many times as long as the job's last slice took.
+        this many times as long as the job's last slice took. `long`: seconds that no batch should take.
         `patience`: seconds after which a waiting job is begun although images keep coming. `prepare` runs first on
         the device thread, which starts again after `pauses`; `restarted` hears of it on the event loop."""
         self._run = run
         self._share = share
+        self._long = long
         self._patience = patience
         self._prepare = prepare
         self._max_waiting = max_waiting
         self._max_batch = BatchSizes(max_batch)
-        self._queue: WorkQueue[Key, Payload, Result] = WorkQueue(max_batch=self._max_batch)
+        self._queue: WorkQueue[Key, Payload, Result] = WorkQueue(max_batch=self._size)
         self._cost = cost
         self._costs: BatchCosts[Key] = BatchCosts()
         self._running: tuple[Key, int, float] | None = None
@@ -146,7 +149,7 @@ class Batcher(Generic[Key, Payload, Result]):
 
     def _drain(self, load: Load[Key]) -> float:
         """Expected seconds until all that waits is done."""
-        seconds = sum(self._costs.drain(key, count, self._max_batch(key)) for key, count in load.kinds.items())
+        seconds = sum(self._costs.drain(key, count, self._size(key)) for key, count in load.kinds.items())
         return seconds * self._slowed
 
     def _expected(self, load: Load[Key], count: int, client: str, key: Key | None) -> float:
@@ -156,8 +159,11 @@ class Batcher(Generic[Key, Payload, Result]):
             kind, size, began = running
             rest = max(0.0, self._costs.batch(kind, size) - (time.perf_counter() - began))
         if key is not None:
-            own = self._costs.drain(key, count, self._max_batch(key)) * self._slowed
+            own = self._costs.drain(key, count, self._size(key)) * self._slowed
         return rest + share_ahead(load.clients, client, count) * self._drain(load) + own
+
+    def _size(self, key: Key) -> int:
+        return self._costs.worthwhile(key, self._max_batch(key), long=self._long)
 
     @property
     def _slowed(self) -> float:

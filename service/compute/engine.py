@@ -26,6 +26,10 @@ SMALL_LABEL_SET = 128
 EMBEDDED_FACTOR = 16
 """Images that come as features need no tower pass: so many of them count as one."""
 
+LONG_BATCH = 0.05
+"""Seconds. On a CPU a batch of many images is no faster than several of few, and everybody waits for all of it; a GPU
+takes less."""
+
 FALLBACK_LEVEL, SMALL_LEVEL, LARGE_LEVEL = 1, 2, 3
 
 
@@ -112,6 +116,7 @@ class LocalEngine:
             max_batch=lambda kind: max(1, (EMBEDDED_FACTOR if kind[1] else 1) * max_batch // kind[0].views),
             max_waiting=max_waiting,
             cost=lambda kind: 1 / EMBEDDED_FACTOR if kind[1] else float(kind[0].views),
+            long=LONG_BATCH,
             prepare=self._prepare_thread,
             restarted=self._restarted,
         )

@@ -63,6 +63,7 @@ class Metrics:
         self.refused = self._counter("refused", "Requests and images refused, by reason or limit.", "reason")
         self.cancelled = self._counter("cancelled", "Requests whose caller hung up before the answer.")
         self.limit = self._gauge("limit", "The value of each max_* setting.", "limit")
+        self.loop_tasks = self._gauge("event_loop_tasks", "Tasks on the event loop: requests, connections, own work.")
         self.loop_lag = self._seconds("event_loop_lag", "How late the event loop came to work that was due.")
 
     def _answers(self) -> None:
@@ -161,6 +162,9 @@ class Metrics:
         self.queue_jobs.set_function(lambda: queues.jobs_waiting)
         self.queue_oldest.set_function(lambda: queues.oldest_seconds)
         self.device_alive.set_function(lambda: queues.alive)
+
+    def watch_tasks(self, count: Callable[[], int]) -> None:
+        self.loop_tasks.set_function(count)
 
     def watch_worker(self, name: str, heartbeat_age: Callable[[], float]) -> None:
         self.heartbeat_age.labels(name).set_function(heartbeat_age)

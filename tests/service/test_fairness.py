@@ -119,3 +119,30 @@ def test_a_newcomer_goes_before_the_rest_of_a_long_line() -> None:
 def test_one_client_alone_gets_every_place(most: int) -> None:
     assert has_place(most, held=0, total=0, most=most)
     assert not has_place(1, held=most, total=most, most=most)
+
+
+def test_a_batch_that_would_take_long_is_cut_but_not_where_its_fixed_part_would_be_wasted() -> None:
+    costs: BatchCosts[str] = BatchCosts()
+    assert costs.worthwhile("unknown", 32, long=0.05) == 32
+    for size in (1, 8, 32, 4) * 10:
+        costs.note("quick", size, 0.004 + 0.001 * size)
+        costs.note("even", size, 0.0005 + 0.0095 * size)
+        costs.note("slow to begin", size, 0.050 + 0.025 * size)
+        costs.note("huge", size, 2.0 * size)
+    found = {kind: costs.worthwhile(kind, 32, long=0.05) for kind in ("quick", "even", "slow to begin", "huge")}
+    assert found == {"quick": 32, "even": 5, "slow to begin": 18, "huge": 1}
+
+
+async def test_the_device_takes_short_batches_once_it_knows_what_they_cost() -> None:
+    device = Device(gated=True)
+    async with batcher(device, max_batch=8) as made:
+        made._long = 0.05
+        made._costs.note("plain", 8, 0.2)
+        calls = [start(made.submit("plain", [0]))]
+        await device.busy()
+        calls.append(start(made.submit("plain", list(range(1, 9)))))
+        await soon(lambda: made.waiting == 8)
+        made._costs.note("plain", 8, 0.2)
+        device.gate.release(20)
+        await asyncio.gather(*calls)
+    assert max(len(payloads) for _, payloads in device.batches) < 8

@@ -1,0 +1,135 @@
+"""More load than can be served, from strangers who do not wait for each other, while label sets come and go: what is
+still answered, how soon the rest is refused, and whether anything grows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import httpx
+
+from benchmarks import growth
+from benchmarks.growth import Growth, at_rest, looked_at
+from benchmarks.load import Job, LoadProcess
+from benchmarks.names import class_names
+from benchmarks.open_load import OpenLoad, Plan, Seen, quantile
+from benchmarks.process import ServiceProcess
+
+IMAGES = tuple(str(path) for path in sorted((Path(__file__).parents[1] / "examples" / "images").glob("*.jpg")))
+CLASSES = ("cat", "dog", "cup of coffee", "rocket", "astronaut", "camera")
+DEADLINE = 2.0
+"""Seconds within which an answer is wanted."""
+
+SETTINGS = {"embedding_bytes": "0", "request_timeout": str(DEADLINE), "log_level": "error"}
+"""Every image goes through the tower, as if none had been seen before."""
+
+CHURNED = 20
+"""Label sets kept while ever new ones come."""
+
+
+@contextmanager
+def churn(service: ServiceProcess) -> Iterator[list[int]]:
+    """Label sets come and go until the block ends. The list holds how many did."""
+    over, done = threading.Event(), [0]
+
+    def turn() -> None:
+        kept: list[str] = []
+        with httpx.Client(base_url=service.url, timeout=30.0, trust_env=False) as client:
+            for salt in count(1):
+                if over.wait(0.2):
+                    return
+                answer = client.post("/v1/label-sets", json={"classes": class_names(5, salt=salt)})
+                if answer.is_success:
+                    kept.append(answer.json()["id"])
+                    done[0] += 1
+                if len(kept) > CHURNED:
+                    client.delete(f"/v1/label-sets/{kept.pop(0)}")
+
+    thread = threading.Thread(target=turn)
+    thread.start()
+    try:
+        yield done
+    finally:
+        over.set()
+        thread.join()
+
+
+def label_set_path(
+    service: ServiceProcess, classes: Sequence[str] = CLASSES, headers: Mapping[str, str] | None = None
+) -> str:
+    """Where to classify by a label set that is ready."""
+    wait = {"Prefer": "wait=60", **(headers or {})}
+    made = service.client.post("/v1/label-sets", json={"classes": list(classes)}, headers=wait).json()
+    return f"/v1/classify?label_set={made['id']}"
+
+
+def capacity(service: ServiceProcess, path: str, seconds: float, *, key: str = "") -> float:
+    """Images a second that a closed loop of 32 connections gets."""
+    with LoadProcess() as load:
+        load.run(Job(service.port, path, IMAGES, concurrency=8, seconds=1.0, key=key))  # compiles, allocates, connects
+        return load.run(Job(service.port, path, IMAGES, concurrency=32, seconds=seconds, key=key)).rate
+
+
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """`seen` by the generator; `refusal_p99` in the service, from the head of a request to its refusal, in seconds."""
+
+    capacity: float
+    seen: Seen
+    growth: Growth
+    churned: int
+    refusal_p99: float
+
+    def row(self) -> tuple[str, ...]:
+        """Under `COLUMNS`."""
+        seen = self.seen
+        statuses = ", ".join(f"{status}: {number}" for status, number in sorted(seen.statuses.items()))
+        return (
+            f"{self.capacity:.0f}/s",
+            f"{seen.goodput:.0f}/s ({100 * seen.goodput / self.capacity:.0f} %)",
+            f"{1000 * quantile(seen.accepted, 0.99):.0f} ms",
+            f"{1000 * quantile(seen.refused, 0.5):.1f} / {1000 * quantile(seen.refused, 0.99):.1f} ms",
+            f"<= {1000 * self.refusal_p99:.1f} ms",
+            f"{statuses}, not sent: {seen.not_sent}",
+            f"{seen.without_retry_after}",
+            *self.growth.row(),
+            f"{self.churned}",
+        )
+
+
+COLUMNS = ("closed-loop capacity", "goodput", "accepted p99", "refused p50 / p99", "refused p99 in the service",
+           "statuses", "no Retry-After", *growth.COLUMNS, "label sets churned")  # fmt: skip
+
+
+def overload(service: ServiceProcess, *, seconds: float, factor: float = 2.0, warm: float = 5.0) -> Overload:
+    path = label_set_path(service)
+    peak = capacity(service, path, warm)
+    with OpenLoad() as load, churn(service) as churned:
+        load.run(Plan(service.port, path, IMAGES, factor * peak, warm))  # until queues and allocators are filled
+        before, counted = at_rest(service), refusals(service)
+        with looked_at(service, every=max(1.0, seconds / 100)) as sizes:
+            seen = load.run(Plan(service.port, path, IMAGES, factor * peak, seconds))
+        later = refusals(service)
+    grown = Growth(before, at_rest(service), tuple(sizes))
+    since = {edge: number - counted.get(edge, 0.0) for edge, number in later.items()}
+    return Overload(peak, seen, grown, churned[0], bucket_quantile(since, 0.99))
+
+
+def refusals(service: ServiceProcess) -> dict[float, float]:
+    """Refusals so far by the upper edge of their bucket of duration (cumulative), as the service timed them."""
+    found: dict[float, float] = {}
+    for sample in service.samples("selftpt_request_duration_seconds_bucket"):
+        if sample.labels["status"] == "429":
+            edge = float(sample.labels["le"])
+            found[edge] = found.get(edge, 0.0) + sample.value
+    return found
+
+
+def bucket_quantile(counts: dict[float, float], fraction: float) -> float:
+    """The edge below which that part of a cumulative histogram lies; NaN of none."""
+    total = counts.get(float("inf"), 0.0)
+    return min((edge for edge, number in counts.items() if total and number >= fraction * total), default=float("nan"))
