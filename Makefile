@@ -68,7 +68,7 @@ $(TRAIN): $(BASE)
 # Redis with TLS and Sentinels needs the system's redis-server: the wheel's server is built without TLS.
 $(SYSTEM): | $(BIN)/python
 	@lacks=""; \
-	{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null 2>&1 || lacks="chromium fonts-liberation curl"; \
+	{ command -v chromium-headless-shell || command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null 2>&1 || lacks="chromium fonts-liberation curl"; \
 	{ command -v prometheus && command -v promtool; } >/dev/null 2>&1 || lacks="$$lacks prometheus"; \
 	{ command -v redis-server && command -v redis-sentinel; } >/dev/null 2>&1 || lacks="$$lacks redis-server redis-sentinel openssl"; \
 	if [ -z "$$lacks" ]; then :; \
