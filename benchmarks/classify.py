@@ -10,6 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 
 import torch
@@ -60,8 +61,24 @@ class RawLoop:
         rate = number / (time.perf_counter() - begun)
         return rate, statistics.median(times), sorted(times)[int(0.95 * len(times))]
 
+    def pipelined(self, images: Sequence[bytes], seconds: float, decoder: Executor) -> float:
+        """Images a second where the same batch comes again and again, and `decoder` has the next one ready."""
+
+        def decode() -> Tensor:
+            return torch.stack([self._pixels(data) for data in images])
+
+        begun, number = time.perf_counter(), 0
+        ready = decoder.submit(decode)
+        while time.perf_counter() - begun < seconds:
+            pixels, ready = ready.result(), decoder.submit(decode)
+            self._answer(pixels)
+            number += len(images)
+        return number / (time.perf_counter() - begun)
+
     def once(self, images: Sequence[bytes]) -> None:
-        pixels = torch.stack([self._pixels(data) for data in images])
+        self._answer(torch.stack([self._pixels(data) for data in images]))
+
+    def _answer(self, pixels: Tensor) -> None:
         scores = cosine_logits(self._backbone.image.encode(pixels), self._state).softmax(dim=1)
         scores.topk(min(5, scores.shape[1]))
 

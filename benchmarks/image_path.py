@@ -1,5 +1,5 @@
-"""What the way of an image through the service costs: overhead over preprocessing and forward pass at concurrency 1, an
-image that was seen before, and one label set against many in one load."""
+"""What the way of an image through the service costs, one at a time: overhead over preprocessing and forward pass, and
+an image that was seen before. What many at once cost is in `saturation`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from service.settings import Settings
 
 STAGES = ("receive", "resolve", "decode", "queue", "batch", "forward", "head", "total")
 CLASSES = 100
-SETS = 64
 
 Times = dict[str, list[float]]
 """Milliseconds by what took them."""
@@ -107,22 +106,6 @@ def seen_before(arguments: argparse.Namespace, settings: dict[str, str]) -> None
     write(f"{2 * len(fresh)} requests, {passes:.0f} tower passes.\n")
 
 
-def mixed(arguments: argparse.Namespace, settings: dict[str, str]) -> None:
-    rates: dict[str, list[float]] = defaultdict(list)
-    with running_service(**settings, embedding_bytes="0") as service:
-        paths = label_sets(service, SETS)
-        for number in range(arguments.rounds + 1):
-            progress(f"round {number} of {arguments.rounds}{'' if number else ' (warming up)'}")
-            found = {sets: load(service, paths[:sets], arguments.seconds).rate for sets in (1, SETS)}
-            for sets, rate in found.items() if number else ():
-                rates[f"{sets} label sets" if sets > 1 else "1 label set"].append(rate)
-    ratio = statistics.median(many / one for one, many in zip(*rates.values(), strict=True))
-    write_table(
-        ("concurrency 16", "images/s"), [(name, f"{statistics.median(found):.1f}") for name, found in rates.items()]
-    )
-    write(f"Median of {arguments.rounds} interleaved rounds; {SETS} label sets do {ratio:.3f} of one's images/s.\n")
-
-
 def load(service: ServiceProcess, paths: Sequence[str], seconds: float) -> Outcome:
     job = Job(service.port, "", (str(IMAGES / "coffee.jpg"),), 16, seconds)
     requests = [request for path in paths for request in prepared(Job(job.port, path, job.images, 16, seconds))]
@@ -147,15 +130,12 @@ def label_sets(service: ServiceProcess, count: int) -> list[str]:
 PARTS: dict[str, Callable[[argparse.Namespace, dict[str, str]], None]] = {
     "overhead": overhead,
     "seen": seen_before,
-    "mixed": mixed,
 }
 
 
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement in a round")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     arguments = parser.parse_args(argv)
     write_header("Image path", "image_path", argv)
