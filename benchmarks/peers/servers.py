@@ -63,7 +63,8 @@ def ray_command(shape: Shape) -> list[str]:
 
 
 NO_LABELS = "label sets and their adaptation, limits read from image headers, refusals by expected wait"
-RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
+RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+"""Its workers would give way to every other process, the load generator among them."""
 RAY_FAST = {**RAY_QUIET, "RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 
 SERVERS = (
