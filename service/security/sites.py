@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -42,6 +43,7 @@ def host_of(netloc: str) -> str:
     return name.rpartition(":")[0] if name.count(":") == 1 else name
 
 
+@lru_cache(maxsize=64)  # asked twice in each request, about the same few names
 def is_loopback(address: str) -> bool:
     """Whether an address to listen on can be reached from this machine only."""
     if address.lower() == "localhost":

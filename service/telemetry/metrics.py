@@ -59,6 +59,7 @@ class Metrics:
             "request_duration", "From first byte to last, by route.", "route", "status"
         )
         self.stage_seconds = self._seconds("stage_duration", "Time of one classify request in each stage.", "stage")
+        self._stages: dict[str, Histogram] = {}  # ten look-ups by label in each request cost more than what they find
         self.in_flight = self._gauge("in_flight_requests", "Requests being worked on.")
         self.refused = self._counter("refused", "Requests and images refused, by reason or limit.", "reason")
         self.cancelled = self._counter("cancelled", "Requests whose caller hung up before the answer.")
@@ -197,7 +198,10 @@ class Metrics:
     def record_stage(self, name: str, seconds: float, into: dict[str, float], *, ended: float | None = None) -> None:
         """`ended`: the `time.perf_counter()` of its end, where that is not now."""
         into[name] = into.get(name, 0.0) + seconds
-        self.stage_seconds.labels(name).observe(seconds)
+        stage = self._stages.get(name)
+        if stage is None:
+            stage = self._stages[name] = self.stage_seconds.labels(name)
+        stage.observe(seconds)
         if self._on_stage is not None:
             self._on_stage(name, seconds, time.perf_counter() if ended is None else ended)
 
