@@ -27,6 +27,9 @@ class Shape(BaseModel):
     worker_calls: float = Field(32.0, gt=0, description="Calls under way per worker that autoscaling aims at")
     upscale_seconds: float = Field(10.0, ge=0, description="So long more must be asked for before replicas are added")
     downscale_seconds: float = Field(300.0, ge=0)
+    surge_percent: int = Field(
+        0, ge=0, le=100, description="So many more replicas while running ones are replaced; 0 ends those first"
+    )
     revision: str = Field("", description="Another value replaces the running replicas one after the other")
 
     @model_validator(mode="after")

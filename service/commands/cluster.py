@@ -18,10 +18,14 @@ from service.settings import Settings
 
 NAME = "selftpt"
 
+RAY_DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "20"}
+"""Ray gives its proxy three times 5 s to start and then ends it, which is too short where replicas start beside it."""
+
 
 def serve_cluster(settings: Settings, arguments: Sequence[str]) -> None:
     """Blocks until a signal. Raises `click.ClickException` for what keeps it from starting."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in RAY_DEFAULTS.items():
+        os.environ.setdefault(name, value)
     try:
         import ray  # noqa: PLC0415  # optional, and slow to import
         from ray import serve  # noqa: PLC0415

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from benchmarks.names import class_names
 from benchmarks.process import free_port, tied_command
@@ -38,6 +39,7 @@ SHAPE = (
     "workers_max=2",
     "front_end_cpus=0.1",
     "worker_cpus=0.1",
+    "surge_percent=50",
 )
 
 
@@ -56,17 +58,17 @@ class Cluster:
         name = f"ray::ServeReplica:selftpt:{kind}"  # and the method, while one runs
         return {pid: cpu for pid, (_, title, cpu) in processes().items() if title.startswith(name)}
 
-    def metric(self, name: str, front_ends: int = 2) -> float:
-        """Sum over the front ends; each answers for itself, so they are asked until all of them have."""
-        values: dict[float, float] = {}
-        until = time.monotonic() + 60
-        while len(values) < front_ends:
-            assert time.monotonic() < until
-            text = httpx.get(f"{self.url}/metrics", timeout=60, trust_env=False).text
-            samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
-            (born,) = [one.value for one in samples if one.name == "process_start_time_seconds"]
-            values[born] = sum(one.value for one in samples if one.name == name)
-        return sum(values.values())
+    def scrape(self) -> list[Sample]:
+        """What all replicas say of themselves, whichever front end is asked."""
+        text = httpx.get(f"{self.url}/metrics", timeout=60, trust_env=False).text
+        return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum over all replicas."""
+        return sum(one.value for one in self.scrape() if one.name == name and labels.items() <= one.labels.items())
+
+    def complete(self) -> bool:
+        return [self.metric("selftpt_replicas", part=part) for part in ("front-end", "worker")] == [2, 2]
 
 
 def processes() -> dict[int, tuple[int, str, float]]:
@@ -193,33 +195,45 @@ def test_4_times_64_concurrent_first_requests_cost_one_adaptation(cluster: Clust
     answers = asyncio.run(rush(cluster.url, ["cat", "dog", "rush hour"]))
     assert Counter(answer.status_code for answer in answers) == {200: CLIENTS * REQUESTS}
     assert all(answer.json()["adapted"] for answer in answers)
+    wait_until(cluster.complete, 60)
     assert cluster.metric("selftpt_adaptations_total") == 1
+    assert cluster.metric("selftpt_worker_adaptations_total", part="worker") == 1
 
 
-def test_the_adapting_worker_is_killed_and_another_one_finishes(cluster: Cluster) -> None:
-    before = cluster.replicas("worker")
-    label_set = httpx.post(
-        f"{cluster.url}/v1/label-sets", json={"classes": class_names(80, salt=7)}, timeout=60
-    ).json()["id"]
-    address = f"{cluster.url}/v1/label-sets/{label_set}"
-    wait_until(lambda: 0 < httpx.get(address, timeout=60).json()["progress"] < 1, 60)
-    busy = max(before, key=lambda pid: cluster.replicas("worker")[pid] - before[pid])
-    os.kill(busy, signal.SIGKILL)
-    wait_until(lambda: httpx.get(address, timeout=60).json()["status"] == "ready", 90)
+def test_one_scrape_shows_every_replica(cluster: Cluster) -> None:
+    wait_until(cluster.complete, 60)
+    shown: dict[str, set[str]] = {}
+    for one in cluster.scrape():
+        shown.setdefault(one.name, set()).add(one.labels.get("instance", ""))
+    workers, everybody = shown["selftpt_worker_heartbeat_age_seconds"], shown["process_start_time_seconds"]
+    assert (len(workers), len(everybody)) == (2, 4)
+    assert shown["selftpt_device_memory_bytes"] == shown["selftpt_forward_duration_seconds_count"] & workers == workers
+    assert cluster.metric("selftpt_images_total", outcome="ok", part="front-end") >= CLIENTS * REQUESTS
+    assert cluster.metric("selftpt_batch_size_sum", part="worker") > 0
+    assert cluster.metric("selftpt_ready") == 4
+
+
+def test_the_adapting_worker_is_killed_under_load_another_one_finishes_and_no_answer_is_lost(cluster: Cluster) -> None:
+    wait_until(cluster.complete, 60)
+    with Load(cluster.url) as load:
+        wait_until(lambda: load.answered(20), 120)
+        before = cluster.replicas("worker")
+        label_set = httpx.post(
+            f"{cluster.url}/v1/label-sets", json={"classes": class_names(80, salt=7)}, timeout=60
+        ).json()["id"]
+        address = f"{cluster.url}/v1/label-sets/{label_set}"
+        wait_until(lambda: 0 < httpx.get(address, timeout=60).json()["progress"] < 1, 60)
+        busy = max(before, key=lambda pid: cluster.replicas("worker")[pid] - before[pid])
+        os.kill(busy, signal.SIGKILL)
+        done = sum(load.statuses.values())
+        wait_until(lambda: httpx.get(address, timeout=60).json()["status"] == "ready", 90)
+        wait_until(lambda: load.answered(done + 20), 120)
+    assert set(load.statuses) == {200}
     assert busy not in cluster.replicas("worker")
 
 
-def test_a_worker_lost_under_load_costs_no_answer(cluster: Cluster) -> None:
-    wait_until(lambda: len(cluster.replicas("worker")) == 2, 120)
-    with Load(cluster.url) as load:
-        wait_until(lambda: load.answered(20), 120)
-        os.kill(next(iter(cluster.replicas("worker"))), signal.SIGKILL)
-        wait_until(lambda: load.answered(50), 120)
-    assert set(load.statuses) == {200}
-
-
 def test_a_rolling_restart_under_load_fails_no_request(cluster: Cluster) -> None:
-    wait_until(lambda: len(cluster.replicas("worker")) == 2, 120)
+    wait_until(cluster.complete, 120)
     before = {*cluster.replicas("worker"), *cluster.replicas("front-end")}
     with Load(cluster.url) as load:
         wait_until(lambda: load.answered(10), 120)
