@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -86,13 +87,51 @@ def test_kubernetes_objects_fit_their_schemas(name: str) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+RAY_SERVICE = yaml.safe_load((DOCKER / "kubernetes" / "rayservice.yaml").read_text(encoding="utf-8"))
+GROUP = {"rayStartParams", "template"}
+WORKERS = GROUP | {"groupName", "minReplicas", "maxReplicas"}
+
+
 def test_the_ray_service_runs_what_exists_in_a_shape_that_is_valid() -> None:
-    service = yaml.safe_load((DOCKER / "kubernetes" / "rayservice.yaml").read_text(encoding="utf-8"))
-    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    (application,) = yaml.safe_load(RAY_SERVICE["spec"]["serveConfigV2"])["applications"]
     module, _, function = application["import_path"].partition(":")
     source = DOCKER.parent / (module.replace(".", "/") + ".py")
     assert f"def {function}(shape: Shape)" in source.read_text(encoding="utf-8")
     assert Shape.model_validate(application["args"]).worker_gpus == 0.5
+
+
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")  # Ray's own, at its import
+def test_rays_own_schema_takes_the_serve_configuration() -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise missing("Ray is not installed: pip install 'self-tpt-service[cluster]'")
+    from ray.serve.schema import ServeDeploySchema
+
+    found = ServeDeploySchema.model_validate(yaml.safe_load(RAY_SERVICE["spec"]["serveConfigV2"]))
+    assert (found.http_options.port, found.applications[0].name) == (8000, "selftpt")
+
+
+def test_the_ray_service_has_the_fields_of_the_operators_types() -> None:
+    assert (RAY_SERVICE["apiVersion"], RAY_SERVICE["kind"]) == ("ray.io/v1", "RayService")
+    assert RAY_SERVICE["spec"].keys() == {"serveConfigV2", "rayClusterConfig"}
+    cluster = RAY_SERVICE["spec"]["rayClusterConfig"]
+    assert cluster.keys() == {"enableInTreeAutoscaling", "headGroupSpec", "workerGroupSpecs"}
+    for group, needed, more in [
+        (cluster["headGroupSpec"], GROUP, {"serviceType", "headService", "enableIngress"}),
+        *((group, WORKERS, {"replicas", "numOfHosts", "scaleStrategy"}) for group in cluster["workerGroupSpecs"]),
+    ]:
+        assert needed <= group.keys() <= needed | more
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+
+
+def test_the_ray_services_pods_fit_the_schema_of_kubernetes(tmp_path: Path) -> None:
+    cluster = RAY_SERVICE["spec"]["rayClusterConfig"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    about = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "group"}}
+    file = tmp_path / "pods.yaml"
+    file.write_text(yaml.safe_dump_all([{**about, "template": group["template"]} for group in groups]))
+    command = [tool("kubernetes-validate"), "--strict", "-k", "1.34", str(file)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_variables_of_kubernetes_are_settings() -> None:
