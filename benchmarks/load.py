@@ -11,10 +11,14 @@ from typing import Any
 
 from benchmarks.raw_http import GeneratorProcess, answer_head, answer_orders, prepared
 
+PAUSE = 0.01
+"""Seconds before a connection that was ended is made anew."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`seconds` of load from `concurrency` connections, each sending its next request once it was answered."""
+    """`seconds` of load from `concurrency` connections, each sending its next request once it was answered.
+    `key` is sent as API key."""
 
     port: int
     path: str
@@ -22,6 +26,7 @@ class Job:
     concurrency: int
     seconds: float
     content_type: str = "image/jpeg"
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,31 +56,44 @@ class LoadProcess(GeneratorProcess):
 
 
 async def generate(job: Job, requests: Sequence[bytes]) -> Outcome:
+    """A connection that ends without an answer is a failure, and made anew."""
     latencies: list[float] = []
     failures = 0
     end = time.perf_counter() + job.seconds
 
-    async def connection(first: int) -> None:
-        nonlocal failures
+    async def connection(number: int) -> int:
+        """Until the time is over or the connection ends; the number of the next request."""
         reader, writer = await asyncio.open_connection("127.0.0.1", job.port)
-        number = first
-        while (start := time.perf_counter()) < end:
-            writer.write(requests[number % len(requests)])
-            ok = (await answer_head(reader)).split(b" ", 2)[1] == b"200"
-            failures += not ok
-            if ok:
-                latencies.append(time.perf_counter() - start)
-            number += 1
-        writer.close()
+        nonlocal failures
+        try:
+            while (start := time.perf_counter()) < end:
+                writer.write(requests[number % len(requests)])
+                number += 1
+                ok = (await answer_head(reader)).split(b" ", 2)[1] == b"200"
+                failures += not ok
+                if ok:
+                    latencies.append(time.perf_counter() - start)
+        finally:
+            writer.close()
+        return number
+
+    async def caller(number: int) -> None:
+        nonlocal failures
+        while time.perf_counter() < end:
+            try:
+                number = await connection(number)
+            except (OSError, asyncio.IncompleteReadError):
+                failures += 1
+                await asyncio.sleep(PAUSE)
 
     start = time.perf_counter()
-    await asyncio.gather(*(connection(first) for first in range(job.concurrency)))
+    await asyncio.gather(*(caller(first) for first in range(job.concurrency)))
     return Outcome(tuple(latencies), time.perf_counter() - start, failures)
 
 
 def outcome(order: dict[str, Any]) -> dict[str, Any]:
     job = Job(**{**order, "images": tuple(order["images"])})
-    requests = prepared(job.port, job.path, job.images, content_type=job.content_type)
+    requests = prepared(job.port, job.path, job.images, key=job.key, content_type=job.content_type)
     return asdict(asyncio.run(generate(job, requests)))
 
 

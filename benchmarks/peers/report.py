@@ -72,6 +72,10 @@ def write_report(records: Sequence[Record], skipped: dict[str, str], folder: Pat
     for server in SERVERS:
         if server.leaves_out and any(row.server == server.name for row in rows):
             write(f"- {server.name} does without: {server.leaves_out}.")
+    for row in rows:
+        if row.failures:
+            what = "no model" if row.noop else "tower"
+            write(f"- {row.server}, {what}, concurrency {row.concurrency}: {row.failures} requests failed.")
     (folder / "peers.json").write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
     _draw(rows, folder)
 
