@@ -45,6 +45,7 @@ export async function labelSets(options) {
 }
 
 export const support = (id) => getJson(path(id, "support"));
+export const supportImage = async (id, digest) => (await send(path(id, "support-images", digest))).blob();
 export const removeSupport = (id, label) => send(path(id, "support", label), { method: "DELETE" });
 
 export function putSupport(id, label, files) {

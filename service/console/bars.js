@@ -5,6 +5,16 @@ import { milliseconds, percent } from "./format.js";
 
 const STAGE_COLOURS = 7;
 const REST = "network and browser";
+const MEANINGS = {
+  receive: "the body arrives and is understood",
+  resolve: "the label set, and what was learnt for it, are looked up",
+  decode: "image files become pixels",
+  queue: "waiting for the device",
+  batch: "images that arrived together are put together",
+  forward: "the image tower",
+  head: "scores of the labels",
+  [REST]: "on the way, and in this page",
+};
 
 function move(rank, before) {
   if (before === undefined || before === rank) return null;
@@ -41,7 +51,7 @@ export function drawTimings({ box, bar, list }, timings, roundTrip) {
     part.style.flexGrow = String(value);
     return part;
   }));
-  const entry = (name, value, swatch) => h("div", null, h("dt", null, swatch && h("span", { class: `swatch ${swatch}` }), name), h("dd", null, milliseconds(value)));
+  const entry = (name, value, swatch) => h("div", { title: MEANINGS[name] }, h("dt", null, swatch && h("span", { class: `swatch ${swatch}` }), name), h("dd", null, milliseconds(value)));
   list.replaceChildren(...shown.map(([name, value], index) => entry(name.replaceAll("_", " "), value, colour(name, index))), entry("all", roundTrip));
   box.hidden = false;
 }

@@ -65,7 +65,8 @@ function switched(name, reports, draw) {
 }
 
 function mistakesCard(reports, labels) {
-  return card("confusion-title", "Confusion", ...switched("confusion", reports, ([, report, kind]) => [
+  const note = h("p", { class: "note" }, "Rows: what an image is. Columns: what it was found to be.");
+  return card("confusion-title", "Confusion", note, ...switched("confusion", reports, ([, report, kind]) => [
     report.confusion ? confusionMatrix(labels, report.confusion, kind) : h("p", { class: "note" }, "Too many classes for a matrix."),
     report.mistaken.length ? h("ul", { class: "plain-list" }, report.mistaken.slice(0, 8).map((one) => h("li", null, `${one.label} found as ${one.found}: ${one.images}`))) : h("p", { class: "note" }, "Not one mistake."),
   ]));

@@ -6,6 +6,7 @@ import { bytes, counted, moment, percent, points, seconds } from "./format.js";
 import { ACCEPT, dropZone, inFolders } from "./image_files.js";
 import { fewShot, methodSelect, offered } from "./method_form.js";
 import { optionText } from "./set_overview.js";
+import { shownImages } from "./set_support_images.js";
 import { putFolders } from "./support_upload.js";
 import { guarded, missing } from "./words.js";
 
@@ -49,8 +50,9 @@ function classRow(label, held, { open, problem, changed }) {
     await changed();
   })), { class: "quiet", "aria-label": `Delete the images of ${label}` });
   const size = held ? `${counted(held.count, "image")}, ${bytes(held.images.reduce((sum, one) => sum + one.bytes, 0))}` : "none";
-  return h("li", null, h("span", { class: "name" }, label), h("span", { class: "note" }, size), remove,
-    button(held ? "Replace" : "Choose", () => input.click(), { class: "quiet", "aria-label": `${held ? "Replace" : "Choose"} the images of ${label}` }), input);
+  const [show, pictures] = held ? shownImages(open.set, label, held, problem) : [];
+  return h("li", null, h("span", { class: "name" }, label), h("span", { class: "note" }, size), show, remove,
+    button(held ? "Replace" : "Choose", () => input.click(), { class: "quiet", "aria-label": `${held ? "Replace" : "Choose"} the images of ${label}` }), input, pictures);
 }
 
 // ---- fits -----------------------------------------------------------------------------------------------------------

@@ -27,6 +27,15 @@ const percent = (value) => `${(100 * value).toFixed(value > 0 && value < 0.1 ? 1
 const bytes = (value) => (value >= 1024 * MIB ? `${(value / 1024 / MIB).toFixed(1)} GiB` : `${Math.round(value / MIB)} MiB`);
 const or = (value, format) => (value === null || value === undefined ? "–" : format(value));
 const seconds = (value) => (value < 120 ? `${value.toFixed(value < 10 ? 1 : 0)} s` : `${Math.round(value / 60)} min`);
+const MEANINGS = {
+  p50: "Half of the requests were faster",
+  p95: "95 of 100 requests were faster",
+  p99: "99 of 100 requests were faster",
+  Refused: "Requests turned away because too much was waiting, or a quota was used up",
+  "Sets in memory": "How often the class weights of a label set were at hand, neither read from a store nor computed",
+  "Device busy": "Part of the time that the device worked: near 100 % is the most this machine can do",
+};
+const OWN_PARTS = /^\/(console|dashboard)\/|\.(css|svg)$/; // of these pages: nobody watches them
 const words = (name) => name.replaceAll("_", " ");
 
 const CHARTS = {
@@ -52,12 +61,13 @@ function drawTiles({ latency_ms: latency, ...summary }, device) {
     ["Errors", or(summary.error_ratio, percent), summary.error_ratio > 0.01 && "bad"],
     ["Refused", `${count(summary.refused_per_second)} /s`, summary.refused_per_second > 0 && "warm"],
     ["In the queue", count(device.queue_images), device.queue_oldest_seconds > 1 && "warm"],
-    ["Class states hot", or(summary.cache_hit_ratio, percent)],
+    ["Sets in memory", or(summary.cache_hit_ratio, percent)],
     ["Device busy", percent(summary.device_busy_ratio), summary.device_busy_ratio > 0.95 && "warm"],
   ];
   find("tiles").replaceChildren(...tiles.map(([name, value, tone]) => {
     const tile = element("div", "tile", element("dt", "", name), element("dd", "", value));
     if (tone) tile.dataset.tone = tone;
+    if (MEANINGS[name]) tile.title = MEANINGS[name];
     return tile;
   }));
 }
@@ -73,7 +83,7 @@ function drawJobs({ running, ready, failed, cancelled, coalesced }) {
       element("span", "note", `${note} · ${seconds(job.seconds)}`), bar);
   });
   find("jobs").replaceChildren(...(jobs.length ? jobs : [element("li", "note", "None under way")]));
-  facts("ended", [["ready since start", ready], ["failed", failed], ["cancelled", cancelled], ["requests that joined one", coalesced]]);
+  facts("ended", [["ready since start", ready], ["failed", failed], ["cancelled", cancelled], ["requests that waited for one under way", coalesced]]);
 }
 
 function facts(id, pairs) {
@@ -85,14 +95,14 @@ function drawDevice(device) {
   facts("device", [
     ["device", `${device.name}, ${device.precision}`],
     ["backbone", device.backbone],
-    ["device thread", !device.alive ? "ended" : device.heartbeat_age_seconds > 1 ? `busy for ${seconds(device.heartbeat_age_seconds)}` : "answers"],
+    ["device thread", !device.alive ? "ended" : device.heartbeat_age_seconds > 1 ? `busy for ${seconds(device.heartbeat_age_seconds)}` : "at work"],
     ...(used === undefined ? [] : [["memory in use", `${bytes(used)} of ${bytes(total)}`], ["memory at most", bytes(peak)]]),
   ]);
 }
 
 function drawRoutes(routes, window) {
   find("routes-window").textContent = `last ${Math.round(window / 60)} minutes`;
-  find("routes").replaceChildren(...routes.map((one) => {
+  find("routes").replaceChildren(...routes.filter((one) => !OWN_PARTS.test(one.route)).map((one) => {
     const cells = [one.route, count(one.requests), count(one.errors), ...["p50", "p95", "p99"].map((part) => or(one.latency_ms[part], ms))];
     const row = element("tr", "", ...cells.map((text, at) => element(at ? "td" : "th", "", text)));
     row.firstChild.scope = "row";

@@ -108,6 +108,13 @@ def test_folders_of_images_teach_a_method_and_it_is_compared(
     expect(page.get_by_text("4 classes: astronaut, cat, cup of coffee, rocket")).to_be_visible()
     create(page, "taught", "coop")
     expect(page.get_by_text("8 images, at least 2 in each class")).to_be_visible(timeout=PATIENCE_MS)
+    page.get_by_role("button", name="Show the images of cat").click()
+    kept = page.locator(".thumbs img")
+    expect(kept).to_have_count(2)
+    assert (
+        kept.evaluate_all("all => Promise.all(all.map((one) => one.decode().then(() => one.naturalWidth)))")
+        == [160] * 2
+    )
     page.get_by_text("Options of the method").click()
     page.get_by_label("steps", exact=True).fill("12")
     page.get_by_role("button", name="Start the fit").click()
