@@ -36,11 +36,13 @@ class Plan:
 
 @dataclass(slots=True)
 class Seen:
-    """Latencies in seconds, from when a request was due; those of refusals (429, 503) are apart."""
+    """Latencies in seconds, from when a request was due; those of refusals (429, 503) are apart.
+    `late`: how long after that the generator itself came to sending."""
 
     statuses: dict[str, int] = field(default_factory=dict)
     accepted: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)
     without_retry_after: int = 0
     not_sent: int = 0
     seconds: float = 0.0
@@ -102,6 +104,7 @@ class Generator:
     async def _ask(self, request: bytes, due: float) -> None:
         try:
             line = self._kept() or await self._connect()
+            self.seen.late.append(time.perf_counter() - due)
             line[1].write(request)
             head = await answer_head(line[0])
         except (OSError, asyncio.IncompleteReadError):

@@ -3,6 +3,7 @@ still answered, how soon the rest is refused, and whether anything grows."""
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,13 +77,15 @@ def capacity(service: ServiceProcess, path: str, seconds: float, *, key: str = "
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """`seen` by the generator; `refusal_p99` in the service, from the head of a request to its refusal, in seconds."""
+    """`capacity` beside the same churn. `seen` by the generator. In the service, in seconds: `refusal_p99` from a
+    request to its refusal, `lag_p99` how late its event loop was."""
 
     capacity: float
     seen: Seen
     growth: Growth
     churned: int
     refusal_p99: float
+    lag_p99: float
 
     def row(self) -> tuple[str, ...]:
         """Under `COLUMNS`."""
@@ -94,6 +97,8 @@ class Overload:
             f"{1000 * quantile(seen.accepted, 0.99):.0f} ms",
             f"{1000 * quantile(seen.refused, 0.5):.1f} / {1000 * quantile(seen.refused, 0.99):.1f} ms",
             f"<= {1000 * self.refusal_p99:.1f} ms",
+            f"<= {1000 * self.lag_p99:.1f} ms",
+            f"{1000 * quantile(seen.late, 0.99):.0f} ms",
             f"{statuses}, not sent: {seen.not_sent}",
             f"{seen.without_retry_after}",
             *self.growth.row(),
@@ -102,34 +107,46 @@ class Overload:
 
 
 COLUMNS = ("closed-loop capacity", "goodput", "accepted p99", "refused p50 / p99", "refused p99 in the service",
+           "event loop late p99", "generator late p99",
            "statuses", "no Retry-After", *growth.COLUMNS, "label sets churned")  # fmt: skip
 
 
 def overload(service: ServiceProcess, *, seconds: float, factor: float = 2.0, warm: float = 5.0) -> Overload:
     path = label_set_path(service)
-    peak = capacity(service, path, warm)
     with OpenLoad() as load, churn(service) as churned:
+        peak = capacity(service, path, warm)
         load.run(Plan(service.port, path, IMAGES, factor * peak, warm))  # until queues and allocators are filled
-        before, counted = at_rest(service), refusals(service)
+        before, counted = at_rest(service), (refusals(service), lags(service))
         with looked_at(service, every=max(1.0, seconds / 100)) as sizes:
             seen = load.run(Plan(service.port, path, IMAGES, factor * peak, seconds))
-        later = refusals(service)
-    grown = Growth(before, at_rest(service), tuple(sizes))
-    since = {edge: number - counted.get(edge, 0.0) for edge, number in later.items()}
-    return Overload(peak, seen, grown, churned[0], bucket_quantile(since, 0.99))
+        refused, lagged = (
+            bucket_quantile(late, early, 0.99)
+            for late, early in zip((refusals(service), lags(service)), counted, strict=True)
+        )
+    return Overload(peak, seen, Growth(before, at_rest(service), tuple(sizes)), churned[0], refused, lagged)
 
 
 def refusals(service: ServiceProcess) -> dict[float, float]:
-    """Refusals so far by the upper edge of their bucket of duration (cumulative), as the service timed them."""
+    """How many so far by the upper edge of their bucket of duration (cumulative), as the service timed them."""
+    return buckets(service, "selftpt_request_duration_seconds", status="429")
+
+
+def lags(service: ServiceProcess) -> dict[float, float]:
+    return buckets(service, "selftpt_event_loop_lag_seconds")
+
+
+def buckets(service: ServiceProcess, name: str, **labels: str) -> dict[float, float]:
+    """Summed over all series that carry these labels."""
     found: dict[float, float] = {}
-    for sample in service.samples("selftpt_request_duration_seconds_bucket"):
-        if sample.labels["status"] == "429":
+    for sample in service.samples(f"{name}_bucket"):
+        if labels.items() <= sample.labels.items():
             edge = float(sample.labels["le"])
             found[edge] = found.get(edge, 0.0) + sample.value
     return found
 
 
-def bucket_quantile(counts: dict[float, float], fraction: float) -> float:
-    """The edge below which that part of a cumulative histogram lies; NaN of none."""
-    total = counts.get(float("inf"), 0.0)
-    return min((edge for edge, number in counts.items() if total and number >= fraction * total), default=float("nan"))
+def bucket_quantile(late: dict[float, float], early: dict[float, float], fraction: float) -> float:
+    """The edge below which that part of a cumulative histogram lies, of what was added; NaN of nothing."""
+    added = {edge: number - early.get(edge, 0.0) for edge, number in late.items()}
+    total = added.get(math.inf, 0.0)
+    return min((edge for edge, number in added.items() if total and number >= fraction * total), default=math.nan)

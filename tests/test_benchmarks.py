@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
+from benchmarks.growth import Size, slope
 from benchmarks.load import Outcome
 from benchmarks.names import class_names
+from benchmarks.overload import bucket_quantile
 from benchmarks.raw_http import prepared
 
 
@@ -39,3 +42,11 @@ def test_quantiles_come_from_what_was_measured() -> None:
     outcome = Outcome(tuple(range(100, 0, -1)), seconds=2.0, failures=0)
     assert (outcome.quantile(0.5), outcome.quantile(0.95), outcome.quantile(1.0)) == (51, 96, 100)
     assert outcome.rate == 50
+
+
+def test_the_slope_of_memory_is_by_the_hour_and_a_histogram_tells_what_was_added() -> None:
+    sizes = [Size(when, mib=100 + when / 36, files=1, threads=1, tasks=1) for when in range(0, 360, 10)]
+    assert slope(sizes) == pytest.approx(100)
+    early, late = {0.01: 90.0, 0.1: 100.0, math.inf: 100.0}, {0.01: 91.0, 0.1: 199.0, math.inf: 200.0}
+    assert bucket_quantile(late, early, 0.99) == 0.1
+    assert math.isnan(bucket_quantile(early, early, 0.99))
