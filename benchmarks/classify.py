@@ -20,6 +20,7 @@ from torch import Tensor
 from adapters import create_adapter
 from adapters.base import ClassState, LabelSet, cosine_logits
 from adapters.clip import Backbone, load_backbone
+from benchmarks.adaptation import adapt_once
 from benchmarks.load import Job, LoadProcess
 from benchmarks.names import class_names
 from benchmarks.pixels import decoder_of
@@ -111,10 +112,8 @@ def raw_loop(names: Sequence[str], images: Sequence[Path], settings: Settings | 
 
 
 def adapted_path(service: ServiceProcess, names: Sequence[str]) -> str:
-    answer = service.client.post("/v1/label-sets", json={"classes": list(names)}, headers={"Prefer": "wait=60"})
-    if not answer.is_success or answer.json()["status"] != "ready":
-        raise SystemExit(f"the label set was not adapted: {answer.text}")
-    return f"/v1/classify?label_set={answer.json()['id']}"
+    _, label_set = adapt_once(service, names, None)
+    return f"/v1/classify?label_set={label_set['id']}"
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, list[Figures]]:

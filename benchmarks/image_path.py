@@ -19,9 +19,10 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.classify import IMAGES, adapted_path, raw_loop
-from benchmarks.load import Job, Outcome, generate, prepared
+from benchmarks.load import Job, Outcome, generate
 from benchmarks.names import class_names
 from benchmarks.process import ServiceProcess, running_service
+from benchmarks.raw_http import prepared
 from benchmarks.report import progress, write, write_header, write_table
 from service.settings import Settings
 
@@ -131,7 +132,7 @@ def seen_before(arguments: argparse.Namespace, settings: dict[str, str]) -> None
 
 def load(service: ServiceProcess, paths: Sequence[str], seconds: float) -> Outcome:
     job = Job(service.port, "", (str(IMAGES / "coffee.jpg"),), 16, seconds)
-    requests = [request for path in paths for request in prepared(Job(job.port, path, job.images, 16, seconds))]
+    requests = [request for path in paths for request in prepared(service.port, path, job.images)]
     outcome = asyncio.run(generate(job, requests))
     if outcome.failures:
         raise SystemExit(f"{outcome.failures} requests failed")
