@@ -11,7 +11,7 @@ const MEANINGS = {
   decode: "image files become pixels",
   queue: "waiting for the device",
   batch: "images that arrived together are put together",
-  forward: "the image tower",
+  forward: "the image tower; nothing for images that it has just seen",
   head: "scores of the labels",
   [REST]: "on the way, and in this page",
 };

@@ -17,7 +17,7 @@ export function reportView(answer, labels, imageOf) {
   const parts = [card("figures-title", "Figures", notice(answer), figures(answer, title), failures(answer.failures))];
   if (answer.images) {
     parts.push(
-      card("reliability-title", "Reliability", h("p", { class: "note" }, "Bars: how often answers of a score were right; on the dashed line a score means what it says. Red on top: surer than right. Pale inside: right more often than sure."), h("div", { class: "answers" }, Object.values(reports).map(([name, report, kind]) => reliabilityDiagram(name, report, kind)))),
+      card("reliability-title", "Reliability", h("p", { class: "note" }, "Up: how often answers of a score were right, in %. Across: the score. On the dashed line a score means what it says. Red on top: surer than right. Pale inside: right more often than sure."), h("div", { class: "answers" }, Object.values(reports).map(([name, report, kind]) => reliabilityDiagram(name, report, kind)))),
       h("div", { class: "columns" }, mistakesCard(reports, labels), classCard(served, plain)),
       worstCard(reports, imageOf));
   }

@@ -26,7 +26,7 @@ export function comparePanel(open) {
   }, { class: "primary" });
   open.left.signal.addEventListener("abort", () => running?.abort());
   const panel = h("section", { class: "card", "aria-labelledby": "compare-title" }, h("h2", { id: "compare-title" }, "Compare methods"),
-    h("p", { class: "note" }, "Each method is measured on the same images. Those that learn from images are fitted to the stored support images first; the label set serves on what it serves."),
+    h("p", { class: "note" }, "Each method is measured on the same images. Those that learn from images are fitted to the stored support images first; what the label set serves stays as it is until you choose another."),
     choices, images, zone, problem, h("div", { class: "row end" }, start), rows);
   const draw = () => guarded(problem, () => drawChoices(open, { choices, images, zone }));
   panel.addEventListener("shown", draw);

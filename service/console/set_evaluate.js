@@ -27,7 +27,7 @@ export function evaluatePanel(open) {
   const zone = open.labelled.zone(open, (failure) => problem.replaceChildren(...(failure ? [problemBox(failure)] : [])));
   return h("div", { class: "stack" },
     h("section", { class: "card", "aria-labelledby": "evaluate-title" }, h("h2", { id: "evaluate-title" }, "Evaluate on labelled images"),
-      h("p", { class: "note" }, "Use images that nothing was learnt from. Every folder is named after a class. Nothing of them is kept."),
+      h("p", { class: "note" }, "Use images that nothing was learnt from. Every folder is named after a class. None of them is kept."),
       zone, problem, h("div", { class: "row end" }, state, start)),
     results);
 }

@@ -79,7 +79,7 @@ function fitCard(open) {
     method.replaceChildren(choice.element);
   });
   return h("section", { class: "card", "aria-labelledby": "fit-title" }, h("h2", { id: "fit-title" }, "Fit"),
-    h("p", { class: "note" }, "Until a fit is ready, what served before serves on."),
+    h("p", { class: "note" }, "A method learns from the support images. Until it is ready, what served before goes on serving."),
     method, field("Deadline in seconds", deadline), problem, h("div", { class: "row end" }, start), outcome);
 }
 

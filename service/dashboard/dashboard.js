@@ -32,7 +32,7 @@ const MEANINGS = {
   p95: "95 of 100 requests were faster",
   p99: "99 of 100 requests were faster",
   Refused: "Requests turned away because too much was waiting, or a quota was used up",
-  "Sets in memory": "How often the class weights of a label set were at hand, neither read from a store nor computed",
+  "Memory hits": "How often the class weights of a label set were at hand, neither read from a store nor computed",
   "Device busy": "Part of the time that the device worked: near 100 % is the most this machine can do",
 };
 const OWN_PARTS = /^\/(console|dashboard)\/|\.(css|svg)$/; // of these pages: nobody watches them
@@ -61,7 +61,7 @@ function drawTiles({ latency_ms: latency, ...summary }, device) {
     ["Errors", or(summary.error_ratio, percent), summary.error_ratio > 0.01 && "bad"],
     ["Refused", `${count(summary.refused_per_second)} /s`, summary.refused_per_second > 0 && "warm"],
     ["In the queue", count(device.queue_images), device.queue_oldest_seconds > 1 && "warm"],
-    ["Sets in memory", or(summary.cache_hit_ratio, percent)],
+    ["Memory hits", or(summary.cache_hit_ratio, percent)],
     ["Device busy", percent(summary.device_busy_ratio), summary.device_busy_ratio > 0.95 && "warm"],
   ];
   find("tiles").replaceChildren(...tiles.map(([name, value, tone]) => {
