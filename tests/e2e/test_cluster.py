@@ -188,7 +188,7 @@ class Load:
                     self.statuses[client.post("/v1/classify", **classify_call(["cat", "dog", "cup"])).status_code] += 1
                 except httpx.TransportError as error:
                     self.statuses[type(error).__name__] += 1
-                self._over.wait(0.05)  # leaves the cores to those that start
+                self._over.wait(0.2)  # leaves the cores to those that start
 
 
 def test_4_times_64_concurrent_first_requests_cost_one_adaptation(cluster: Cluster) -> None:
