@@ -28,6 +28,7 @@ from service.settings import Settings
 
 STAGES = ("receive", "resolve", "decode", "queue", "batch", "forward", "head", "total")
 CLASSES = 100
+SETTLE = 1.0
 
 Times = dict[str, list[float]]
 """Milliseconds by what took them."""
@@ -131,7 +132,8 @@ def seen_before(arguments: argparse.Namespace, settings: dict[str, str]) -> None
 
 
 def load(service: ServiceProcess, paths: Sequence[str], seconds: float) -> Outcome:
-    job = Job(service.port, "", (str(IMAGES / "coffee.jpg"),), 16, seconds)
+    """`seconds` count, after those in which the queue is filled."""
+    job = Job(service.port, "", (str(IMAGES / "coffee.jpg"),), 16, SETTLE + seconds, settle=SETTLE)
     requests = [request for path in paths for request in prepared(service.port, path, job.images)]
     outcome = asyncio.run(generate(job, requests))
     if outcome.failures:

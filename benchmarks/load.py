@@ -27,6 +27,9 @@ class Job:
     seconds: float
     content_type: str = "image/jpeg"
     key: str = ""
+    settle: float = 0.0
+    """Seconds at the beginning that do not count. Where there are any, what is answered after the time does not either:
+    so much is done in the time in between while the queue is neither filled nor emptied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,11 @@ async def generate(job: Job, requests: Sequence[bytes]) -> Outcome:
     """A connection that ends without an answer is a failure, and made anew."""
     latencies: list[float] = []
     failures = 0
-    end = time.perf_counter() + job.seconds
+    begun = time.perf_counter()
+    end = begun + job.seconds
+
+    def counts(now: float) -> bool:
+        return not job.settle or begun + job.settle <= now <= end
 
     async def connection(number: int) -> int:
         """Until the time is over or the connection ends; the number of the next request."""
@@ -71,8 +78,9 @@ async def generate(job: Job, requests: Sequence[bytes]) -> Outcome:
                 number += 1
                 ok = (await answer_head(reader)).split(b" ", 2)[1] == b"200"
                 failures += not ok
-                if ok:
-                    latencies.append(time.perf_counter() - start)
+                now = time.perf_counter()
+                if ok and counts(now):
+                    latencies.append(now - start)
         finally:
             writer.close()
         return number
@@ -86,9 +94,9 @@ async def generate(job: Job, requests: Sequence[bytes]) -> Outcome:
                 failures += 1
                 await asyncio.sleep(PAUSE)
 
-    start = time.perf_counter()
     await asyncio.gather(*(caller(first) for first in range(job.concurrency)))
-    return Outcome(tuple(latencies), time.perf_counter() - start, failures)
+    seconds = job.seconds - job.settle if job.settle else time.perf_counter() - begun
+    return Outcome(tuple(latencies), seconds, failures)
 
 
 def outcome(order: dict[str, Any]) -> dict[str, Any]:

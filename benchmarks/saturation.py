@@ -92,7 +92,7 @@ def measure(arguments: argparse.Namespace) -> Rates:
 
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement in a round")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement in a round")
     parser.add_argument(
         "--certain", type=float, default=0.015, help="half width of each ratio's 95 %% interval to end at"
     )
