@@ -116,7 +116,7 @@ def overload(service: ServiceProcess, *, seconds: float, factor: float = 2.0, wa
     with OpenLoad() as load, churn(service) as churned:
         peak = capacity(service, path, warm)
         load.run(Plan(service.port, path, IMAGES, factor * peak, warm))  # until queues and allocators are filled
-        before, counted = at_rest(service), (refusals(service), lags(service))
+        before, counted = at_rest(service, seconds=3.0), (refusals(service), lags(service))
         with looked_at(service, every=max(1.0, seconds / 100)) as sizes:
             seen = load.run(Plan(service.port, path, IMAGES, factor * peak, seconds))
         refused, lagged = (
