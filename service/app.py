@@ -81,17 +81,21 @@ def create_app(
         max_held_bytes=settings.max_held_bytes,
         timeout=settings.request_timeout,
     )
-    app.add_middleware(
-        EntryMiddleware,
-        admission=runtime.admission,
-        backlog=runtime.backlog,
-        metrics=runtime.metrics,
-        timeout=settings.request_timeout,
-        longest_wait=settings.max_wait_seconds,
-    )
+    _refuse_early(app, runtime)
     close_door(app, runtime)
     app.add_middleware(AccessMiddleware, metrics=runtime.metrics, tracing=runtime.tracing)
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(UnreadBodyMiddleware, max_bytes=settings.max_body_bytes)
     app.openapi = lambda: openapi.openapi_document(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
+
+
+def _refuse_early(app: FastAPI, runtime: Runtime) -> None:
+    app.add_middleware(
+        EntryMiddleware,
+        admission=runtime.admission,
+        backlog=runtime.backlog,
+        metrics=runtime.metrics,
+        timeout=runtime.settings.request_timeout,
+        longest_wait=runtime.settings.max_wait_seconds,
+    )
