@@ -25,6 +25,7 @@ from service.compute.image_engine import settings_backbone, with_engine
 from service.core import build_engine
 from service.errors import DeviceDead, StoreError
 from service.process.allocator import keep_large_blocks
+from service.process.garbage import leave_out_what_stays
 from service.settings import Settings
 from service.stores.turns import Failed
 from service.telemetry.gathering import ClusterScrape, Report
@@ -52,6 +53,7 @@ class WorkerReplica:
             hot_bytes=settings.hot_bytes,
             ended=lambda outcome: metrics.worker_adaptations.labels(outcome).inc(),
         )
+        leave_out_what_stays()
 
     async def classify(self, order: BatchOrder) -> BatchAnswer:
         return await self._worker.classify(order)
@@ -85,12 +87,14 @@ class FrontEnd:
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings, recipes = self._settings, Recipes()
         backbone = settings_backbone(settings.model_copy(update={"device": "cpu", "precision": "fp32"}))
-        return create_app(
+        app = create_app(
             settings,
             backbone=backbone,
             build_adapter=recipes.builder(backbone),
             open_engine=partial(self._engine, recipes),
         )
+        leave_out_what_stays()
+        return app
 
     def _engine(
         self, recipes: Recipes, settings: Settings, backbone: Backbone, metrics: Metrics, tracing: Tracing

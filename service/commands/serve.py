@@ -17,6 +17,7 @@ import uvicorn
 from service.commands.cluster import serve_cluster
 from service.commands.display import notes
 from service.process.allocator import keep_large_blocks
+from service.process.garbage import leave_out_what_stays
 from service.settings import Settings
 
 BACKLOG = 2048
@@ -36,6 +37,7 @@ class AnnouncingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
+            leave_out_what_stays()
             announce(self.address)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
