@@ -26,7 +26,7 @@ SMALL_LABEL_SET = 128
 EMBEDDED_FACTOR = 16
 """Images that come as features need no tower pass: so many of them count as one."""
 
-LONG_BATCH = 0.05
+LONG_BATCH = 0.02
 """Seconds. On a CPU a batch of many images is no faster than several of few, and everybody waits for all of it; a GPU
 takes less."""
 
