@@ -129,6 +129,7 @@ class Runtime:
         self.backlog.pace.guess(1, timing.batch + timing.forward + timing.head)
         self.metrics.ready.set(1)
         if isinstance(core.engine, LocalEngine):
+            await core.engine.measure_batches()
             core.label_sets.states.budget.calibrate(await core.engine.text_speed())
         self.metrics.watch_tasks(partial(_tasks_of, asyncio.get_running_loop()))
         self.preload = Preload(core.label_sets, sorted(listed(self.settings.preload)))

@@ -46,6 +46,7 @@ class WorkerReplica:
         self._engine = build_engine(settings, backbone, metrics, Untraced())
         self._engine.start()
         await self._engine.probe()
+        await self._engine.measure_batches()
         metrics.ready.set(1)
         self._worker = Worker(
             backbone,

@@ -14,7 +14,7 @@ KEPT = 0.95
 FIRST = 0.05
 """Weight of a kind's first batch, which warms up caches and kernels."""
 
-WASTE = 0.1
+WASTE = 0.03
 """Part of a batch's time that its fixed part may take for the sake of shorter batches."""
 
 
@@ -27,6 +27,8 @@ class Line:
     seconds: float = 0.0
     size_size: float = 0.0
     size_seconds: float = 0.0
+    ratio: float | None = None
+    """Of the fixed part to that of an item, where it was measured: batches of nearly one size do not show it."""
 
     def note(self, size: int, seconds: float) -> None:
         new = FIRST if self.weight == 0 else 1.0
@@ -45,8 +47,11 @@ class Line:
         """Seconds that any batch takes, and those of each item."""
         if not self.weight or not self.size:
             return 0.0, 0.0
-        spread = self.size_size / self.weight - (self.size / self.weight) ** 2
         mean_size, mean_seconds = self.size / self.weight, self.seconds / self.weight
+        if self.ratio is not None:
+            each = mean_seconds / (self.ratio + mean_size)
+            return self.ratio * each, each
+        spread = self.size_size / self.weight - mean_size**2
         if spread < 1e-6:
             return 0.0, mean_seconds / mean_size
         each = (self.size_seconds / self.weight - mean_size * mean_seconds) / spread
@@ -62,6 +67,12 @@ class BatchCosts(Generic[Key]):
 
     def note(self, kind: Key, size: int, seconds: float) -> None:
         self._lines.setdefault(kind, Line()).note(size, seconds)
+
+    def measured(self, kind: Key, alone: float, several: float, count: int) -> None:
+        """Seconds of a batch of one and of one of `count`, before there is any work. What is kept is their relation,
+        which holds on a busier machine too."""
+        each = (several - alone) / (count - 1)
+        self._lines.setdefault(kind, Line()).ratio = max(0.0, alone / each - 1) if each > 0 else None
 
     def batch(self, kind: Key, size: int) -> float:
         """Expected seconds of one batch; 0 for a kind that was never run."""

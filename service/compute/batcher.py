@@ -147,6 +147,10 @@ class Batcher(Generic[Key, Payload, Result]):
             detail = f"{load.total} images are waiting ({held} of this client), {self._max_waiting} may"
             raise Overloaded(detail, retry_after=self._drain(load))
 
+    def measured(self, key: Key, alone: float, several: float, count: int) -> None:
+        """See `BatchCosts.measured`."""
+        self._costs.measured(key, alone, several, count)
+
     def _drain(self, load: Load[Key]) -> float:
         """Expected seconds until all that waits is done."""
         seconds = sum(self._costs.drain(key, count, self._size(key)) for key, count in load.kinds.items())

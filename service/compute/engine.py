@@ -30,6 +30,11 @@ LONG_BATCH = 0.02
 """Seconds. On a CPU a batch of many images is no faster than several of few, and everybody waits for all of it; a GPU
 takes less."""
 
+SEVERAL = 8
+"""Images of the batch that is measured beside a single one; not for towers that take longer for one than this, in s:"""
+
+SLOW = 0.2
+
 FALLBACK_LEVEL, SMALL_LEVEL, LARGE_LEVEL = 1, 2, 3
 
 
@@ -169,6 +174,10 @@ class LocalEngine:
         seconds = await self.batcher.run(FALLBACK_LEVEL, lambda checkpoint: self._backbone.text.seconds_per_prompt())
         return float(seconds)
 
+    async def measure_batches(self) -> None:
+        """Learns on blank images how much of a batch's time does not depend on its size."""
+        await self.batcher.run(FALLBACK_LEVEL, lambda checkpoint: self._measure_batches())
+
     def place(self, state: ClassState) -> ClassState:
         """The state with what scoring needs on the device, so that no batch has to carry it there."""
         device = self._backbone.device
@@ -194,6 +203,17 @@ class LocalEngine:
         return ImageJob(torch.zeros(3, size, size, dtype=torch.uint8), state, PLAIN, top_k=1)
 
     # -- on the device thread ---------------------------------------------------------------------------------------
+
+    def _measure_batches(self) -> None:
+        if (alone := self._blank_seconds(1)) < SLOW:
+            self.batcher.measured((PLAIN, False), alone, self._blank_seconds(SEVERAL), SEVERAL)
+
+    def _blank_seconds(self, count: int) -> float:
+        """The best of three passes."""
+        jobs, laps = [self._blank()] * count, _Laps()
+        stacked = torch.stack([job.pixels for job in jobs])
+        laps.lap()
+        return min((self._features(stacked, jobs, embedded=False), laps.lap())[1] for _ in range(3))
 
     def _worked(self, seconds: float) -> None:
         if self._watch is not None:

@@ -130,7 +130,23 @@ def test_a_batch_that_would_take_long_is_cut_but_not_where_its_fixed_part_would_
         costs.note("slow to begin", size, 0.050 + 0.025 * size)
         costs.note("huge", size, 2.0 * size)
     found = {kind: costs.worthwhile(kind, 32, long=0.05) for kind in ("quick", "even", "slow to begin", "huge")}
-    assert found == {"quick": 32, "even": 5, "slow to begin": 18, "huge": 1}
+    assert found == {"quick": 32, "even": 5, "slow to begin": 32, "huge": 1}
+
+
+def test_what_was_measured_of_two_sizes_holds_however_busy_the_machine_is_later() -> None:
+    costs: BatchCosts[str] = BatchCosts()
+    costs.measured("tower", alone=0.024, several=0.164, count=8)  # 4 ms and 20 ms an image
+    for _ in range(30):
+        costs.note("tower", 2, 3 * 0.044)  # batches of one size alone would not tell
+    assert costs.batch("tower", 10) == pytest.approx(3 * 0.204)
+    assert costs.worthwhile("tower", 32, long=0.02) == 6
+
+
+def test_a_tower_that_is_slower_in_large_batches_gets_short_ones() -> None:
+    costs: BatchCosts[str] = BatchCosts()
+    costs.measured("tower", alone=0.007, several=0.080, count=8)
+    costs.note("tower", 2, 0.015)
+    assert costs.worthwhile("tower", 32, long=0.02) == 2
 
 
 async def test_the_device_takes_short_batches_once_it_knows_what_they_cost() -> None:
