@@ -47,9 +47,9 @@ def measure(arguments: argparse.Namespace, files: Sequence[str]) -> dict[str, li
 
 def table(found: dict[str, list[Cost]]) -> list[tuple[str, ...]]:
     def figure(method: str, name: str) -> float:
-        return statistics.median(getattr(cost, name) for cost in found[method])
+        return float(statistics.median(getattr(cost, name) for cost in found[method]))
 
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for method in found:
         slower = figure(method, "image_ms") / figure(ADAPTED, "image_ms")
         larger = max(FLOOR_MIB, figure(method, "image_mib")) / max(FLOOR_MIB, figure(ADAPTED, "image_mib"))

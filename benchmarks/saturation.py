@@ -70,7 +70,7 @@ def rounds(ways: dict[str, Callable[[], float]], least: float, most: int) -> Ite
 def measure(arguments: argparse.Namespace) -> Rates:
     settings = {"engine": arguments.engine, "threads": "1"}
     image = IMAGES / "coffee.jpg"
-    raw = raw_loop(class_names(CLASSES), [image], Settings(**settings))  # type: ignore[arg-type]  # texts, as from the environment
+    raw = raw_loop(class_names(CLASSES), [image], Settings(**settings))
     ahead = Ahead(raw, image.read_bytes())
     with running_service(**settings, embedding_bytes="0") as service:
         paths = label_sets(service, SETS)
