@@ -178,8 +178,8 @@ class SqliteStore:
         db.execute(_PUT.format(table=self._table), (key, now, value))
 
     def _make_room(self, db: sqlite3.Connection, now: float, ttl: float) -> None:
-        if now >= self._next_sweep:
-            self._next_sweep = now + min(_USED_EVERY, ttl)
+        if time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + min(_USED_EVERY, ttl)
             db.execute(f"DELETE FROM {self._table} WHERE used < ?", (now - ttl,))
         pages = _pragma(db, "page_count") - _pragma(db, "freelist_count")
         if pages * _pragma(db, "page_size") > self._max_bytes and self._table_bytes(db) > self._max_bytes:
