@@ -112,7 +112,8 @@ class DryRun:
         self._shell(re.sub(r"/bin/-m", "/bin/python -m", own) + " --no-deps")
 
     def _shell(self, command: str) -> None:
-        environment = {**os.environ, "EXTRAS": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where `python` is for sure
+        environment = {**os.environ, "PATH": path, "EXTRAS": "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         subprocess.run(["sh", "-euc", command], cwd=self.root / "app", check=True, env=environment, capture_output=True)
 
     def _lend_libraries(self) -> None:

@@ -206,6 +206,14 @@ def queue() -> list[Json]:
             [(quantile(0.9, "selftpt_event_loop_lag_seconds", ME, "le, instance"), "{{instance}}")],
             minimum=0,
         ),
+        panel(
+            "timeseries",
+            "Tasks",
+            "On the event loop: requests, connections, own work. What grows without more requests is a leak.",
+            "short",
+            [(f"selftpt_event_loop_tasks{{{ME}}}", "{{instance}}")],
+            minimum=0,
+        ),
     ]
 
 

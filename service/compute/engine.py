@@ -16,6 +16,7 @@ from adapters.clip import Backbone
 from adapters.errors import AdaptationDiverged
 from adapters.scoring import image_features
 from service.compute.batcher import Batcher
+from service.compute.out_of_memory import is_out_of_memory
 from service.compute.scoring import ImageJob, Kind, own_scores, score_batch
 from service.compute.work_queue import ANYBODY, Asker, Checkpoint
 from service.errors import ComputeError, ServiceError
@@ -205,8 +206,13 @@ class LocalEngine:
     # -- on the device thread ---------------------------------------------------------------------------------------
 
     def _measure_batches(self) -> None:
-        if (alone := self._blank_seconds(1)) < SLOW:
-            self.batcher.measured((PLAIN, False), alone, self._blank_seconds(SEVERAL), SEVERAL)
+        """A device too small for several is left to what its batches will show."""
+        try:
+            if (alone := self._blank_seconds(1)) < SLOW:
+                self.batcher.measured((PLAIN, False), alone, self._blank_seconds(SEVERAL), SEVERAL)
+        except (MemoryError, OSError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
 
     def _blank_seconds(self, count: int) -> float:
         """The best of three passes."""
