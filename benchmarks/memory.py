@@ -21,8 +21,8 @@ from service.process.cores import usable_cores
 
 WAYS = {
     "full-77": "one graph, prompts at full length",
-    "full": "one graph, prompts cut at their end",
-    "chunked": "chunks of 64",
+    "full": "one graph, prompts cut at the longest",
+    "chunked": "chunks of 64, as served",
     "tgp-t": "TGP-T, 8 images",
     "self-tpt": "Self-TPT, 2 steps and serving",
 }

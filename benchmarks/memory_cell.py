@@ -23,8 +23,10 @@ from adapters.learning.text_guidance import Lesson, lesson_loss, targets
 from adapters.learning.token_cache import support_tokens
 from adapters.methods.self_tpt import SelfTPT, SelfTPTSettings
 from adapters.methods.tgp_t import TGPTSettings
+from adapters.text.causal import Enter
 from adapters.text.chunked import backward_rows
 from adapters.text.layout import PromptLayout, lay_out
+from adapters.text.passes import TextPasses
 from adapters.text.templates import CONTEXT_WORDS, PLAIN_TEMPLATE
 from benchmarks.names import class_names
 
@@ -58,27 +60,43 @@ def padded(layout: PromptLayout, length: int) -> PromptLayout:
     return PromptLayout(F.pad(layout.ids_NL, (0, pad)), layout.slots_NM, layout.eot_N)
 
 
-def coop_step(backbone: Backbone, names: list[str], *, chunk: int | None, full_length: bool) -> Callable[[], object]:
-    """One step of cross-entropy on a shared context; no chunk means one graph over all classes."""
+class Plain(TextPasses):
+    """The tower's own blocks, all of them on every position that is given: nothing shared, nothing cut."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone.text._passes._tower, None, device=backbone.device)
+
+    def _whole(self, x_NLW: Tensor, end_N: Tensor, enter: Enter) -> Tensor:
+        mask = self._tower.attn_mask[: x_NLW.shape[1], : x_NLW.shape[1]]
+        for block in self._tower.transformer.resblocks:
+            x_NLW = block(x_NLW, attn_mask=mask)
+        return self._features(x_NLW[torch.arange(len(x_NLW)), end_N])
+
+
+def coop_step(backbone: Backbone, names: list[str], way: str) -> Callable[[], object]:
+    """One step of cross-entropy on a shared context."""
     text = backbone.text
     ctx = text.embed_tokens(text.tokens(CONTEXT_WORDS)).requires_grad_()
     layout = lay_out([text.tokens(name) for name in names], context=len(ctx), position="end", stop=text.tokens("."),
                      sot=text.sot, eot=text.eot)  # fmt: skip
-    layout = padded(layout, text.context_length) if full_length else layout
+    layout = padded(layout, text.context_length) if way == "full-77" else layout
+    passes = Plain(backbone)
     features_BD = F.normalize(torch.randn(IMAGES, backbone.embed_dim), dim=-1).to(text.device)
     targets_B = torch.randint(len(names), (IMAGES,)).to(text.device)
     optimizer = torch.optim.AdamW([ctx], lr=1e-3)
 
     def encode(part: slice) -> Tensor:
         chosen = PromptLayout(layout.ids_NL[part], layout.slots_NM[part], layout.eot_N[part])
-        return text.encode_prompts(ctx, chosen)
+        if way == "chunked":
+            return text.encode_prompts(ctx, chosen)
+        return F.normalize(passes.prompts(ctx, chosen, None), dim=-1)
 
     def step() -> None:
         backward_rows(
             encode,
             len(layout),
             lambda rows_CD: F.cross_entropy(backbone.logit_scale * features_BD @ rows_CD.T, targets_B),
-            chunk=chunk or len(layout),
+            chunk=CHUNK if way == "chunked" else len(layout),
         )
         optimizer.step()
 
@@ -119,8 +137,7 @@ def prepared(task: Task, backbone: Backbone) -> Callable[[], object]:
         return lambda: adapter.adapt(LabelSet.of(*names), backbone)
     if task.way == "tgp-t":
         return tgp_t_step(backbone, names)
-    chunk = CHUNK if task.way == "chunked" else None
-    return coop_step(backbone, names, chunk=chunk, full_length=task.way == "full-77")
+    return coop_step(backbone, names, task.way)
 
 
 def main() -> None:

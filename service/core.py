@@ -19,6 +19,7 @@ from service.class_states.hot_states import HotStates
 from service.class_states.states import States
 from service.classifier import Classifier, Facts
 from service.compute.backlog import Backlog
+from service.compute.batch_bounds import bounds_by
 from service.compute.engine import LocalEngine
 from service.compute.fair_gate import FairGate
 from service.compute.image_scores import ImageScores
@@ -78,11 +79,12 @@ def build_core(
     """Connects the parts for the default tenant; starts nothing. `methods` are the facts about what `build_adapter`
     makes; `open_engine` takes the place of an engine of this process."""
     tracing = tracing or Untraced()
-    engine = (open_engine or build_engine)(settings, backbone, metrics, tracing)
+    backlog = backlog or Backlog()
+    engine = (open_engine or partial(build_engine, backlog=backlog))(settings, backbone, metrics, tracing)
     decoder, decoding = build_decoder(settings, backbone), FairGate(DECODED_AHEAD * settings.decoders)
     embeddings = build_embeddings(settings, backbone, decoder, stores, metrics)
     states = build_states(settings, engine, stores, metrics, tracing)
-    classifiers = build_classifiers(settings, backbone, metrics, tracing, backlog or Backlog())
+    classifiers = build_classifiers(settings, backbone, metrics, tracing, backlog)
     cores: dict[str, Core] = {}
 
     def of(tenant: str) -> Core:
@@ -167,13 +169,17 @@ def label_limits(settings: Settings) -> LabelLimits:
     )
 
 
-def build_engine(settings: Settings, backbone: Backbone, metrics: Metrics, tracing: Tracing) -> LocalEngine:
+def build_engine(
+    settings: Settings, backbone: Backbone, metrics: Metrics, tracing: Tracing, *, backlog: Backlog | None = None
+) -> LocalEngine:
+    """`backlog` tells it whom batches should be short for."""
     engine = LocalEngine(
         backbone,
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,
         threads=settings.compute_threads,
         watch=DeviceWatch(metrics, tracing),
+        bounds=partial(bounds_by, backlog or Backlog()),
     )
     metrics.watch_queues(engine.batcher)
     metrics.watch_worker("local", engine.heartbeat_age)

@@ -17,7 +17,8 @@ from service.class_states.flights import Flight, Reporter, Snapshot, Want, settl
 from service.class_states.hot_states import HotStates
 from service.class_states.kept_states import KeptStates
 from service.class_states.shared_work import CANCELLED, SharedWork, end
-from service.compute.engine import Engine, level_of
+from service.compute.engine import Engine
+from service.compute.levels import level_of
 from service.errors import (
     ComputeError,
     DeadlineExceeded,

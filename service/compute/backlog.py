@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from service.compute.fair_shares import share_ahead
+from service.compute.fair_shares import share_ahead, uneven
 from service.compute.work_queue import Asker
 from service.errors import Overloaded
 
@@ -65,6 +66,7 @@ class Backlog:
         self._clients: Counter[str] = Counter()
         self._busy_before = 0.0
         self._busy_since = 0.0
+        self._uneven, self._last_uneven = False, -math.inf
 
     @property
     def images(self) -> int:
@@ -74,6 +76,21 @@ class Backlog:
     def busy(self) -> float:
         """Seconds in which there was work, so far."""
         return self._busy_before + (self._clock() - self._busy_since if self._clients else 0.0)
+
+    @property
+    def clients(self) -> int:
+        """That have images under way."""
+        return len(self._clients)
+
+    @property
+    def uneven(self) -> bool:
+        """Whether a client has few images under way beside others' many."""
+        return self._uneven
+
+    @property
+    def evened(self) -> float:
+        """Seconds since that was so; infinite if it never was."""
+        return self._clock() - self._last_uneven
 
     def check(self, count: int, asker: Asker) -> None:
         """Raises `Overloaded` when `count` more images would hardly be done in the asker's time. With nothing before
@@ -101,6 +118,7 @@ class Backlog:
         if not self._clients:
             self._busy_since = self._clock()
         self._clients[client] += count
+        self._look()
 
     def _end(self, count: int, client: str) -> None:
         busy = self.busy
@@ -109,3 +127,10 @@ class Backlog:
             del self._clients[client]
         if not self._clients:
             self._busy_before = busy
+        self._look()
+
+    def _look(self) -> None:
+        """Kept, since the device thread asks."""
+        self._uneven = uneven(self._clients)
+        if self._uneven:
+            self._last_uneven = self._clock()

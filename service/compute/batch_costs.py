@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -14,8 +15,18 @@ KEPT = 0.95
 FIRST = 0.05
 """Weight of a kind's first batch, which warms up caches and kernels."""
 
-WASTE = 0.03
-"""Part of a batch's time that its fixed part may take for the sake of shorter batches."""
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long a batch should take: `long` seconds, or longer where else the part that any batch takes would weigh more
+    than `waste` in it. It may hold `least` items in any case."""
+
+    long: float
+    waste: float
+    least: int = 1
+
+
+UNBOUNDED = Bounds(math.inf, 1.0)
 
 
 @dataclass(slots=True)
@@ -84,11 +95,11 @@ class BatchCosts(Generic[Key]):
         whole, rest = divmod(waiting, most)
         return whole * self.batch(kind, most) + self.batch(kind, rest)
 
-    def worthwhile(self, kind: Key, most: int, *, long: float) -> int:
-        """The largest batch that is not `long` (seconds): who comes next waits for all of it. Larger where the fixed
-        part of a batch would otherwise weigh too much, and at most `most`."""
+    def worthwhile(self, kind: Key, most: int, bounds: Bounds) -> int:
+        """The largest batch within the bounds; at most `most`."""
         line = self._lines.get(kind)
         fixed, each = (0.0, 0.0) if line is None else line.parts()
-        if fixed + each * most <= long or each == 0.0:
+        if fixed + each * most <= bounds.long or each == 0.0:
             return most
-        return min(most, max(1, int((long - fixed) / each), int((1 / WASTE - 1) * fixed / each)))
+        worth = max(int((bounds.long - fixed) / each), int((1 / bounds.waste - 1) * fixed / each))
+        return min(most, max(1, bounds.least, worth))

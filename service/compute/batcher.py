@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 from adapters.errors import AdaptationCancelled, AdapterError
-from service.compute.batch_costs import BatchCosts
+from service.compute.batch_costs import UNBOUNDED, BatchCosts, Bounds
 from service.compute.device_thread import PAUSES, DeviceThread
-from service.compute.fair_shares import has_place, share_ahead
+from service.compute.fair_shares import has_place
 from service.compute.out_of_memory import BatchSizes, is_out_of_memory
 from service.compute.outcomes import attempt, settle, settle_each
 from service.compute.work_queue import ANYBODY, Asker, Checkpoint, Item, Job, Key, Load, Payload, Result, WorkQueue
@@ -33,7 +32,7 @@ Run = Callable[[Key, Sequence[Payload]], Sequence[Result | Exception]]
 class Batcher(Generic[Key, Payload, Result]):
     """Promises: kinds never mix, the item whose turn it is decides the kind; clients take turns; a failed batch fails
     alone and one bad item does not fail its neighbours; a batch that memory is too small for is halved; a caller that
-    went away costs nothing; too many waiting, and what could not be done in time, are refused at once; stopping, or the
+    went away costs nothing; too many waiting are refused at once; stopping, or the
     death of the thread, answers everyone, and a thread that died is started again.
     """
 
@@ -45,19 +44,19 @@ class Batcher(Generic[Key, Payload, Result]):
         max_waiting: int,
         cost: Callable[[Key], float] = lambda _: 1.0,
         share: float = 4.0,
-        long: float = math.inf,
+        bounds: Callable[[], Bounds] = lambda: UNBOUNDED,
         patience: float = 1.0,
         prepare: Callable[[], None] | None = None,
         pauses: Sequence[float] = PAUSES,
         restarted: Callable[[], None] = lambda: None,
     ) -> None:
         """`cost`: what one item of a kind counts in its client's share. `share`: at a checkpoint, lower levels may take
-        this many times as long as the job's last slice took. `long`: seconds that no batch should take.
-        `patience`: seconds after which a waiting job is begun although images keep coming. `prepare` runs first on
-        the device thread, which starts again after `pauses`; `restarted` hears of it on the event loop."""
+        this many times as long as the job's last slice took. `bounds` of the next batch.
+        `patience`: seconds after which a waiting job is begun although images keep coming. `prepare` runs first on the
+        device thread, which starts again after `pauses`; `restarted` hears of it on the event loop."""
         self._run = run
         self._share = share
-        self._long = long
+        self._bounds = bounds
         self._patience = patience
         self._prepare = prepare
         self._max_waiting = max_waiting
@@ -65,8 +64,6 @@ class Batcher(Generic[Key, Payload, Result]):
         self._queue: WorkQueue[Key, Payload, Result] = WorkQueue(max_batch=self._size)
         self._cost = cost
         self._costs: BatchCosts[Key] = BatchCosts()
-        self._running: tuple[Key, int, float] | None = None
-        self._last_kind: Key | None = None
         self._jobs_running = 0
         self._stopping = False
         self._job_was_last = False
@@ -111,24 +108,17 @@ class Batcher(Generic[Key, Payload, Result]):
         """When the oldest work that the device thread has taken was queued (`time.perf_counter()`); None while idle."""
         return min((work.since for work in self._queue.in_flight()), default=None)
 
-    def admit(self, count: int, asker: Asker = ANYBODY, key: Key | None = None) -> None:
-        """Raises `Overloaded` when `count` more items would be too many, or could not be done in the asker's time.
-        Cheap enough to ask before decoding, when the kind is not known yet: then it is taken for that of late."""
-        load = self._queue.load()
-        self._check_place(load, count, asker)
-        left = asker.until - time.perf_counter()
-        expected = self._expected(load, count, asker.client, self._last_kind if key is None else key)
-        if load.total and expected > left:
-            detail = f"the answer would take about {expected:.1f} s, and is wanted within {max(left, 0.0):.1f} s"
-            raise Overloaded(detail, retry_after=expected - left, reason="deadline")
+    def admit(self, count: int, asker: Asker = ANYBODY) -> None:
+        """Raises `Overloaded` when `count` more items would be too many. Cheap enough to ask before decoding. Whether
+        they would be in time is asked elsewhere: see `service.compute.backlog`."""
+        self._check_place(self._queue.load(), count, asker)
 
     async def submit(
         self, key: Key, payloads: Sequence[Payload], asker: Asker = ANYBODY, *, urgent: bool = False
     ) -> list[Result | Exception]:
-        """All of `payloads` are admitted or none; each has its own outcome. `urgent` passes the limit (probes). Time is
-        not asked for again: who was admitted has been worked for since."""
+        """All of `payloads` are admitted or none; each has its own outcome. `urgent` passes the limit (probes)."""
         if not urgent:
-            self._check_place(self._queue.load(), len(payloads), asker)
+            self.admit(len(payloads), asker)
         future = asyncio.get_running_loop().create_future
         cost = self._cost(key)
         items = [
@@ -156,18 +146,8 @@ class Batcher(Generic[Key, Payload, Result]):
         seconds = sum(self._costs.drain(key, count, self._size(key)) for key, count in load.kinds.items())
         return seconds * self._slowed
 
-    def _expected(self, load: Load[Key], count: int, client: str, key: Key | None) -> float:
-        """Seconds until `count` more items of a client would be done: what runs, what goes before them, and they."""
-        rest, own, running = 0.0, 0.0, self._running
-        if running is not None:
-            kind, size, began = running
-            rest = max(0.0, self._costs.batch(kind, size) - (time.perf_counter() - began))
-        if key is not None:
-            own = self._costs.drain(key, count, self._size(key)) * self._slowed
-        return rest + share_ahead(load.clients, client, count) * self._drain(load) + own
-
     def _size(self, key: Key) -> int:
-        return self._costs.worthwhile(key, self._max_batch(key), long=self._long)
+        return self._costs.worthwhile(key, self._max_batch(key), self._bounds())
 
     @property
     def _slowed(self) -> float:
@@ -215,7 +195,7 @@ class Batcher(Generic[Key, Payload, Result]):
         reason = ShuttingDown if self._stopping else DeviceDead
         left = [*self._queue.drain(), *self._queue.in_flight()]
         self._queue.done(left)
-        self._running, self._jobs_running = None, 0
+        self._jobs_running = 0
         self._deliver([(work, reason()) for work in left])
 
     def _serve_next(self, *, below: int | None = None, patience: float | None = None) -> bool:
@@ -232,9 +212,7 @@ class Batcher(Generic[Key, Payload, Result]):
 
     def _serve_batch(self, items: list[Item[Key, Payload, Result]]) -> None:
         began, key = time.perf_counter(), items[0].key
-        self._running = (key, len(items), began)
         outcomes = self._outcomes(items)
-        self._running, self._last_kind = None, key
         self._costs.note(key, len(items), time.perf_counter() - began)
         self._deliver(list(zip(items, outcomes, strict=True)))
         self._queue.done(items)

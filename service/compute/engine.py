@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -15,28 +15,24 @@ from adapters.base import PLAIN, Adapter, ClassState, LabelSet, Progress, Suppor
 from adapters.clip import Backbone
 from adapters.errors import AdaptationDiverged
 from adapters.scoring import image_features
+from service.compute.batch_bounds import ALIKE
+from service.compute.batch_costs import Bounds
 from service.compute.batcher import Batcher
+from service.compute.levels import FALLBACK_LEVEL, level_of
 from service.compute.out_of_memory import is_out_of_memory
 from service.compute.scoring import ImageJob, Kind, own_scores, score_batch
 from service.compute.work_queue import ANYBODY, Asker, Checkpoint
 from service.errors import ComputeError, ServiceError
 
-SMALL_LABEL_SET = 128
-"""Up to so many classes an adaptation goes before larger ones."""
-
 EMBEDDED_FACTOR = 16
 """Images that come as features need no tower pass: so many of them count as one."""
-
-LONG_BATCH = 0.02
-"""Seconds. On a CPU a batch of many images is no faster than several of few, and everybody waits for all of it; a GPU
-takes less."""
 
 SEVERAL = 8
 """Images of the batch that is measured beside a single one; not for towers that take longer for one than this, in s:"""
 
 SLOW = 0.2
 
-FALLBACK_LEVEL, SMALL_LEVEL, LARGE_LEVEL = 1, 2, 3
+PASSES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,7 @@ class Engine(Protocol):
     """The seam between the front end and whatever owns a device."""
 
     def admit(self, count: int, asker: Asker = ANYBODY) -> None:
-        """Raises `Overloaded` when `count` more images would be too many, or too late for the asker."""
+        """Raises `Overloaded` when `count` more images would be too many."""
         ...
 
     async def classify(self, jobs: Sequence[ImageJob]) -> list[Scores | ServiceError]:
@@ -112,7 +108,9 @@ class LocalEngine:
         max_waiting: int,
         threads: int,
         watch: Watch | None = None,
+        bounds: Callable[[], Bounds] = lambda: ALIKE,
     ) -> None:
+        """`bounds` of the next batch of images."""
         self._backbone = backbone
         self._threads = threads
         self._watch = watch
@@ -122,7 +120,7 @@ class LocalEngine:
             max_batch=lambda kind: max(1, (EMBEDDED_FACTOR if kind[1] else 1) * max_batch // kind[0].views),
             max_waiting=max_waiting,
             cost=lambda kind: 1 / EMBEDDED_FACTOR if kind[1] else float(kind[0].views),
-            long=LONG_BATCH,
+            bounds=bounds,
             prepare=self._prepare_thread,
             restarted=self._restarted,
         )
@@ -215,11 +213,14 @@ class LocalEngine:
                 raise
 
     def _blank_seconds(self, count: int) -> float:
-        """The best of three passes."""
+        """The best of some batches, from pixels to scores."""
         jobs, laps = [self._blank()] * count, _Laps()
-        stacked = torch.stack([job.pixels for job in jobs])
-        laps.lap()
-        return min((self._features(stacked, jobs, embedded=False), laps.lap())[1] for _ in range(3))
+        found = []
+        for _ in range(PASSES):
+            stacked = torch.stack([job.pixels for job in jobs])
+            score_batch(self._features(stacked, jobs, embedded=False), jobs)
+            found.append(laps.lap())
+        return min(found)
 
     def _worked(self, seconds: float) -> None:
         if self._watch is not None:
@@ -288,10 +289,3 @@ def finite(state: ClassState) -> ClassState:
     if bad or not math.isfinite(state.logit_scale):
         raise AdaptationDiverged(f"the adaptation gave numbers that are not finite: {', '.join(bad) or 'logit_scale'}")
     return state
-
-
-def level_of(labels: LabelSet, adapter: Adapter, support: Support | None = None) -> int:
-    """The device-queue level of one adaptation; see `service.compute.batcher`. Fits take longest and go last."""
-    if adapter.name == "zero-shot":
-        return FALLBACK_LEVEL
-    return SMALL_LEVEL if support is None and len(labels.classes) <= SMALL_LABEL_SET else LARGE_LEVEL

@@ -9,6 +9,9 @@ RESERVE = 8
 
 MANY_CLIENTS = 1024
 
+LITTLE = 4
+"""A client that holds less than one part in so many of an equal share holds little."""
+
 
 def has_place(count: int, *, held: int, total: int, most: int) -> bool:
     """Whether a client that holds `held` of `total` taken places may take `count` more. One client alone gets `most`;
@@ -35,6 +38,11 @@ class FairOrder:
         self._now = max(self._now, tag)
         if len(self._ends) > MANY_CLIENTS:
             self._ends = {client: end for client, end in self._ends.items() if end > self._now}
+
+
+def uneven(held: Mapping[str, int]) -> bool:
+    """Whether some client holds less than a quarter of an equal share."""
+    return len(held) > 1 and LITTLE * len(held) * min(held.values()) < sum(held.values())
 
 
 def share_ahead(waiting: Mapping[str, int], client: str, count: int) -> float:

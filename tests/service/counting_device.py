@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from service.compute.batch_costs import UNBOUNDED, Bounds
 from service.compute.batcher import Batcher
 
 Ints = Batcher[str, int, int]
@@ -41,8 +42,10 @@ class Device:
 
 
 @asynccontextmanager
-async def batcher(device: Device, *, max_waiting: int = 100, max_batch: int = 8) -> AsyncIterator[Ints]:
-    made: Ints = Batcher(device.run, max_batch=lambda _: max_batch, max_waiting=max_waiting)
+async def batcher(
+    device: Device, *, max_waiting: int = 100, max_batch: int = 8, bounds: Bounds = UNBOUNDED
+) -> AsyncIterator[Ints]:
+    made: Ints = Batcher(device.run, max_batch=lambda _: max_batch, max_waiting=max_waiting, bounds=lambda: bounds)
     made.start()
     try:
         yield made

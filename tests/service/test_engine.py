@@ -25,7 +25,8 @@ from adapters.base import (
     needs_of,
 )
 from adapters.clip import Backbone
-from service.compute.engine import LocalEngine, Scores, level_of
+from service.compute.engine import LocalEngine, Scores
+from service.compute.levels import level_of
 from service.compute.scoring import ImageJob, rank
 from service.errors import ComputeError, ServiceError
 

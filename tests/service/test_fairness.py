@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from contextlib import ExitStack
 
 import pytest
 
-from service.compute.batch_costs import BatchCosts
+from service.compute.backlog import Backlog
+from service.compute.batch_bounds import ALIKE, OF_LATE, UNEVEN, UNEVEN_OF_LATE, bounds_by
+from service.compute.batch_costs import BatchCosts, Bounds
 from service.compute.fair_shares import FairOrder, has_place, share_ahead
 from service.compute.work_queue import Asker
 from service.errors import Overloaded
@@ -58,29 +60,6 @@ async def test_one_client_leaves_places_for_another() -> None:
         await asyncio.gather(first, noisy, quiet)
 
 
-async def test_what_could_not_be_done_in_time_is_refused_at_once() -> None:
-    device = Device(gated=True)
-    async with batcher(device, max_batch=4) as made:
-        made._costs.note("plain", 4, 10.0)
-        calls = [start(made.submit("plain", [0]))]
-        await device.busy()
-        calls.append(start(made.submit("plain", [1, 2, 3, 4])))
-        await soon(lambda: made.waiting == 4)
-        with pytest.raises(Overloaded) as caught:
-            made.admit(4, Asker(until=time.perf_counter() + 5), "plain")
-        assert caught.value.reason == "deadline"
-        assert 5 < int(caught.value.headers["Retry-After"]) <= 20
-        made.admit(4, Asker(until=time.perf_counter() + 40), "plain")
-        device.gate.release(10)
-        await asyncio.gather(*calls)
-
-
-async def test_with_nothing_waiting_a_pessimistic_estimate_refuses_nobody() -> None:
-    async with batcher(Device()) as made:
-        made._costs.note("plain", 1, 100.0)
-        assert await made.submit("plain", [1], Asker(until=time.perf_counter() + 5)) == [-1]
-
-
 def test_costs_of_batches_follow_a_line_through_those_that_ran() -> None:
     costs: BatchCosts[str] = BatchCosts()
     assert costs.batch("plain", 8) == 0
@@ -123,13 +102,15 @@ def test_one_client_alone_gets_every_place(most: int) -> None:
 
 def test_a_batch_that_would_take_long_is_cut_but_not_where_its_fixed_part_would_be_wasted() -> None:
     costs: BatchCosts[str] = BatchCosts()
-    assert costs.worthwhile("unknown", 32, long=0.05) == 32
+    assert costs.worthwhile("unknown", 32, Bounds(0.05, 0.03)) == 32
     for size in (1, 8, 32, 4) * 10:
         costs.note("quick", size, 0.004 + 0.001 * size)
         costs.note("even", size, 0.0005 + 0.0095 * size)
         costs.note("slow to begin", size, 0.050 + 0.025 * size)
         costs.note("huge", size, 2.0 * size)
-    found = {kind: costs.worthwhile(kind, 32, long=0.05) for kind in ("quick", "even", "slow to begin", "huge")}
+    found = {
+        kind: costs.worthwhile(kind, 32, Bounds(0.05, 0.03)) for kind in ("quick", "even", "slow to begin", "huge")
+    }
     assert found == {"quick": 32, "even": 5, "slow to begin": 32, "huge": 1}
 
 
@@ -139,20 +120,19 @@ def test_what_was_measured_of_two_sizes_holds_however_busy_the_machine_is_later(
     for _ in range(30):
         costs.note("tower", 2, 3 * 0.044)  # batches of one size alone would not tell
     assert costs.batch("tower", 10) == pytest.approx(3 * 0.204)
-    assert costs.worthwhile("tower", 32, long=0.02) == 6
+    assert costs.worthwhile("tower", 32, Bounds(0.02, 0.03)) == 6
 
 
 def test_a_tower_that_is_slower_in_large_batches_gets_short_ones() -> None:
     costs: BatchCosts[str] = BatchCosts()
     costs.measured("tower", alone=0.007, several=0.080, count=8)
     costs.note("tower", 2, 0.015)
-    assert costs.worthwhile("tower", 32, long=0.02) == 2
+    assert costs.worthwhile("tower", 32, Bounds(0.02, 0.03)) == 2
 
 
 async def test_the_device_takes_short_batches_once_it_knows_what_they_cost() -> None:
     device = Device(gated=True)
-    async with batcher(device, max_batch=8) as made:
-        made._long = 0.05
+    async with batcher(device, max_batch=8, bounds=Bounds(0.05, 0.03)) as made:
         made._costs.note("plain", 8, 0.2)
         calls = [start(made.submit("plain", [0]))]
         await device.busy()
@@ -162,3 +142,27 @@ async def test_the_device_takes_short_batches_once_it_knows_what_they_cost() -> 
         device.gate.release(20)
         await asyncio.gather(*calls)
     assert max(len(payloads) for _, payloads in device.batches) < 8
+
+
+def test_batches_are_short_while_one_client_crowds_out_another_but_have_room_for_many_clients() -> None:
+    now = 100.0
+    backlog = Backlog(clock=lambda: now)
+    with backlog.claim(12, "noisy"), backlog.claim(12, "as noisy"):
+        assert bounds_by(backlog) == ALIKE
+    with backlog.claim(12, "noisy"), backlog.claim(1, "quiet"):
+        assert bounds_by(backlog) == UNEVEN
+    assert bounds_by(backlog).long == UNEVEN_OF_LATE.long
+    with ExitStack() as stack:
+        for client in range(8):
+            stack.enter_context(backlog.claim(12 if client else 1, str(client)))
+        assert bounds_by(backlog).least == 4
+    now += OF_LATE + 1
+    assert bounds_by(backlog) == ALIKE
+
+
+def test_a_batch_holds_what_its_bounds_allow_in_any_case() -> None:
+    costs: BatchCosts[str] = BatchCosts()
+    costs.note("plain", 8, 0.8)
+    assert costs.worthwhile("plain", 8, Bounds(0.01, 0.5)) == 1
+    assert costs.worthwhile("plain", 8, Bounds(0.01, 0.5, least=4)) == 4
+    assert costs.worthwhile("plain", 2, Bounds(0.01, 0.5, least=4)) == 2
