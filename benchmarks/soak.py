@@ -60,10 +60,14 @@ def mixed(service: ServiceProcess, *, seconds: float) -> Mixed:
     return Mixed(seen, Growth(before, at_rest(service), tuple(sizes)))
 
 
-def mixed_part(seconds: float) -> int:
-    """1 when something was answered as it should not have been."""
+CACHES = ("hot_bytes", "memory_bytes", "text_bytes", "embedding_bytes")
+
+
+def mixed_part(seconds: float, caches: int) -> int:
+    """1 when something was answered as it should not have been. `caches`: MiB of each; 0 for their defaults."""
     progress(f"{seconds:g} s of mixed traffic")
-    with running_service(log_level="error") as service:
+    sizes = {name: str(caches << 20) for name in CACHES if caches}
+    with running_service(log_level="error", **sizes) as service:
         found = mixed(service, seconds=seconds)
     write_table(MIXED_COLUMNS, [found.row()])
     write(f"{VISITORS} connections, each going on once it was answered: {dict(found.seen.statuses)}\n")
@@ -83,13 +87,16 @@ def overload_part(seconds: float, factor: float, in_flight: int) -> int:
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=1800.0, help="of mixed traffic; 0 leaves it out")
+    parser.add_argument(
+        "--caches", type=int, default=0, help="MiB of each, so that they are soon full and only leaks grow; 0: defaults"
+    )
     parser.add_argument("--overload", type=float, default=600.0, help="seconds; 0 leaves it out")
     parser.add_argument("--noisy", type=float, default=10.0, help="seconds of each neighbour; 0 leaves it out")
     parser.add_argument("--in-flight", type=int, default=512, help="the service's max_in_flight under overload")
     parser.add_argument("--factor", type=float, default=2.0, help="of the capacity that is measured first")
     arguments = parser.parse_args(argv)
     write_header("Soak", "soak", argv)
-    failed = mixed_part(arguments.seconds) if arguments.seconds else 0
+    failed = mixed_part(arguments.seconds, arguments.caches) if arguments.seconds else 0
     if arguments.overload:
         failed |= overload_part(arguments.overload, arguments.factor, arguments.in_flight)
     return failed | (noisy(seconds=arguments.noisy, rounds=3) if arguments.noisy else 0)

@@ -6,12 +6,14 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from threading import Event
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from PIL import Image
 from torch import Tensor
 
 from adapters.clip import Backbone
@@ -34,6 +36,22 @@ class HeldTower:
         self.entered.set()
         assert self.go.wait(20)
         return self._tower.encode(pixels_B3SS)
+
+
+class HeldPreprocess:
+    """No image gets its pixels until `go` is set; `held` tells how many decoders wait."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._preprocess = backbone.preprocess
+        self.go, self.held = Event(), 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._preprocess, name)
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        self.held += 1
+        assert self.go.wait(20)
+        return self._preprocess.pixels(image)
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +117,20 @@ def test_who_leaves_in_the_queue_and_who_leaves_on_the_device_leave_nothing(addr
     finally:
         tower.go.set()
     is_answered(address)
+
+
+def test_who_leaves_while_decoded_and_who_leaves_before_a_decoder_is_free_leave_nothing(
+    tiny_backbone: Backbone,
+) -> None:
+    held = HeldPreprocess(tiny_backbone)
+    slow = replace(tiny_backbone, preprocess=held)  # type: ignore[arg-type]  # has what is asked of it
+    with listening(slow, embedding_bytes=0, preprocess="exact") as address:
+        with ExitStack() as callers:
+            for _ in range(7):  # two decoders, two images ahead of each, and more
+                callers.enter_context(sent(address))
+            soon(lambda: held.held == 2)
+            soon(lambda: metric(address, "selftpt_in_flight_requests") == 8)
+        soon(lambda: metric(address, "selftpt_cancelled_total") == 7)
+        held.go.set()
+        is_answered(address)
+        assert held.held == 3, "images that nobody waits for are not decoded"
