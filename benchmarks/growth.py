@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.meanwhile import meanwhile
 from benchmarks.process import ServiceProcess
 
 
@@ -77,19 +78,14 @@ COLUMNS = ("memory", "slope of the second half", "files", "threads", "tasks")
 @contextmanager
 def looked_at(service: ServiceProcess, every: float) -> Iterator[list[Size]]:
     """The list gets a look every so many seconds until the block ends."""
-    over, sizes = threading.Event(), list[Size]()
+    sizes: list[Size] = []
 
-    def look() -> None:
+    def look(over: threading.Event) -> None:
         while not over.wait(every):
             sizes.append(size_of(service))
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with meanwhile(look):
         yield sizes
-    finally:
-        over.set()
-        thread.join()
 
 
 def at_rest(service: ServiceProcess, *, seconds: float = 60.0) -> Size:

@@ -16,6 +16,7 @@ import httpx
 from benchmarks import growth
 from benchmarks.growth import Growth, at_rest, looked_at
 from benchmarks.load import Job, LoadProcess
+from benchmarks.meanwhile import meanwhile
 from benchmarks.names import class_names
 from benchmarks.open_load import OpenLoad, Plan, Seen, quantile
 from benchmarks.process import ServiceProcess
@@ -35,9 +36,9 @@ CHURNED = 20
 @contextmanager
 def churn(service: ServiceProcess) -> Iterator[list[int]]:
     """Label sets come and go until the block ends. The list holds how many did."""
-    over, done = threading.Event(), [0]
+    done = [0]
 
-    def turn() -> None:
+    def turn(over: threading.Event) -> None:
         kept: list[str] = []
         with httpx.Client(base_url=service.url, timeout=30.0, trust_env=False) as client:
             for salt in count(1):
@@ -50,13 +51,8 @@ def churn(service: ServiceProcess) -> Iterator[list[int]]:
                 if len(kept) > CHURNED:
                     client.delete(f"/v1/label-sets/{kept.pop(0)}")
 
-    thread = threading.Thread(target=turn)
-    thread.start()
-    try:
+    with meanwhile(turn):
         yield done
-    finally:
-        over.set()
-        thread.join()
 
 
 def label_set_path(

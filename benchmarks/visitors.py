@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import httpx
 
+from benchmarks.meanwhile import meanwhile
 from benchmarks.names import class_names
 from benchmarks.process import ServiceProcess
 
@@ -129,20 +131,13 @@ class Visitor:
 @contextmanager
 def visited(service: ServiceProcess, label_sets: Sequence[str], visitors: int) -> Iterator[Seen]:
     """So many visitors come again and again until the block ends."""
-    over, seen = threading.Event(), Seen()
+    seen = Seen()
 
-    def stay(seed: int) -> None:
+    def stay(over: threading.Event, seed: int) -> None:
         visitor = Visitor(service, label_sets, seen, seed)
         while not over.is_set():
             visitor.visit()
         visitor.close()
 
-    threads = [threading.Thread(target=stay, args=(seed,)) for seed in range(visitors)]
-    for thread in threads:
-        thread.start()
-    try:
+    with meanwhile(*(partial(stay, seed=seed) for seed in range(visitors))):
         yield seen
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
