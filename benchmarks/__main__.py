@@ -41,6 +41,7 @@ STEPS = (
     Step("stores", "--rounds 2 --classes 10"),
     Step("scaling"),
     Step("durability", "--rounds 1 --seconds 0.5"),
+    Step("takeover", "--rounds 1"),
     Step("engines", "--models bundled --batches 1 --rounds 1 --images 8 --random-images 4"),
 )
 

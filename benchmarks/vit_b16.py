@@ -36,9 +36,10 @@ def task_of(method: str, backbone: Path, images: Sequence[str], arguments: argpa
     """A fit of few steps; the other settings are the method's own."""
     entry = METHODS[method]
     known = {option.name for option in fields(entry.settings)}
-    options = {"steps": arguments.steps} if "steps" in known and not entry.scores_images else {}
-    options |= {"heldout": 0.0} if "heldout" in known else {}
     learns = entry.support > 0
+    tunes_images = entry.scores_images and not learns
+    options = {"steps": arguments.steps} if "steps" in known and not tunes_images else {}
+    options |= {"heldout": 0.0} if "heldout" in known else {}
     return CostTask(
         backbone=str(backbone),
         label=method,
