@@ -21,7 +21,7 @@ OF_LATE = 10.0
 
 
 def bounds_by(backlog: Backlog) -> Bounds:
-    """However short batches should be, they may hold an image of every other client."""
+    """However short batches should be, they may hold half as many images as there are clients."""
     if backlog.evened > OF_LATE:
         return ALIKE
     return replace(UNEVEN if backlog.uneven else UNEVEN_OF_LATE, least=backlog.clients // 2)
