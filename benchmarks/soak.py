@@ -64,9 +64,10 @@ CACHES = ("hot_bytes", "memory_bytes", "text_bytes", "embedding_bytes")
 
 
 def mixed_part(seconds: float, caches: int) -> int:
-    """1 when something was answered as it should not have been. `caches`: MiB of each; 0 for their defaults."""
+    """1 when something was answered as it should not have been. `caches`: MiB of each, and few
+    label sets may wait for adaptation; 0 for the defaults."""
     progress(f"{seconds:g} s of mixed traffic")
-    sizes = {name: str(caches << 20) for name in CACHES if caches}
+    sizes = {name: str(caches << 20) for name in CACHES} | {"max_adaptations": "8"} if caches else {}
     with running_service(log_level="error", **sizes) as service:
         found = mixed(service, seconds=seconds)
     write_table(MIXED_COLUMNS, [found.row()])
@@ -88,7 +89,10 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=1800.0, help="of mixed traffic; 0 leaves it out")
     parser.add_argument(
-        "--caches", type=int, default=0, help="MiB of each, so that they are soon full and only leaks grow; 0: defaults"
+        "--caches",
+        type=int,
+        default=0,
+        help="MiB of each, and a short queue of label sets, so that all is soon full and only leaks grow; 0: defaults",
     )
     parser.add_argument("--overload", type=float, default=600.0, help="seconds; 0 leaves it out")
     parser.add_argument("--noisy", type=float, default=10.0, help="seconds of each neighbour; 0 leaves it out")
