@@ -32,8 +32,8 @@ Run = Callable[[Key, Sequence[Payload]], Sequence[Result | Exception]]
 class Batcher(Generic[Key, Payload, Result]):
     """Promises: kinds never mix, the item whose turn it is decides the kind; clients take turns; a failed batch fails
     alone and one bad item does not fail its neighbours; a batch that memory is too small for is halved; a caller that
-    went away costs nothing; too many waiting are refused at once; stopping, or the
-    death of the thread, answers everyone, and a thread that died is started again.
+    went away costs nothing; too many waiting are refused at once; stopping, or the death of the thread, answers
+    everyone, and a thread that died is started again.
     """
 
     def __init__(
@@ -111,7 +111,11 @@ class Batcher(Generic[Key, Payload, Result]):
     def admit(self, count: int, asker: Asker = ANYBODY) -> None:
         """Raises `Overloaded` when `count` more items would be too many. Cheap enough to ask before decoding. Whether
         they would be in time is asked elsewhere: see `service.compute.backlog`."""
-        self._check_place(self._queue.load(), count, asker)
+        load = self._queue.load()
+        held = load.clients.get(asker.client, 0)
+        if not has_place(count, held=held, total=load.total, most=self._max_waiting):
+            detail = f"{load.total} images are waiting ({held} of this client), {self._max_waiting} may"
+            raise Overloaded(detail, retry_after=self._drain(load))
 
     async def submit(
         self, key: Key, payloads: Sequence[Payload], asker: Asker = ANYBODY, *, urgent: bool = False
@@ -130,12 +134,6 @@ class Batcher(Generic[Key, Payload, Result]):
             return list(await asyncio.gather(*(item.future for item in items)))
         finally:
             self._queue.discard(items)
-
-    def _check_place(self, load: Load[Key], count: int, asker: Asker) -> None:
-        held = load.clients.get(asker.client, 0)
-        if not has_place(count, held=held, total=load.total, most=self._max_waiting):
-            detail = f"{load.total} images are waiting ({held} of this client), {self._max_waiting} may"
-            raise Overloaded(detail, retry_after=self._drain(load))
 
     def measured(self, key: Key, alone: float, several: float, count: int) -> None:
         """See `BatchCosts.measured`."""
