@@ -42,7 +42,7 @@ help:
 	@echo "make bench     the benchmarks (hours; QUICK=--quick: minutes), kept in BENCH_OUT"
 	@echo "make peers     other model servers, for the benchmarks, in an environment of their own"
 	@echo "make chaos     kill -9 at random moments, ROUNDS times (50), and a look at what is left"
-	@echo "make soak      SOAK_SECONDS (1800) of mixed traffic, OVERLOAD_SECONDS (600) of twice what can be served"
+	@echo "make soak      SOAK_SECONDS (1800) of mixed traffic on caches of SOAK_CACHES (1) MiB, OVERLOAD_SECONDS (600) of twice what can be served"
 	@echo "make backbone  build the bundled backbone again (DATA=folder)"
 	@echo "make venv      the virtual environment only"
 	@echo "make clean     remove the virtual environment and caches"
@@ -135,9 +135,10 @@ chaos: $(DEV)
 	$(BIN)/python -m benchmarks.chaos --rounds $(ROUNDS)
 
 SOAK_SECONDS ?= 1800
+SOAK_CACHES ?= 1
 OVERLOAD_SECONDS ?= 600
 soak: $(DEV)
-	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS) --overload $(OVERLOAD_SECONDS)
+	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS) --caches $(SOAK_CACHES) --overload $(OVERLOAD_SECONDS)
 
 # Hours on two cores; every phase keeps what it made in WORK, so that a stopped build goes on where it was.
 # Also needed: WordNet 3.0 (on Debian: apt-get install wordnet-base).

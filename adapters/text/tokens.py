@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-WORDS = 1 << 16
-"""Words that open_clip's tokenizer may remember; it would keep every word it ever saw."""
+WORDS = 1 << 15
+"""Words that open_clip's tokenizer may remember, about 5 MiB; it would keep every word it ever saw."""
 
-NAMES = 1 << 16
-"""Names whose token ids are remembered: one label set asks for them several times."""
+NAMES = 1 << 14
+"""Names whose token ids are remembered, about 3 MiB: one label set asks for them several times."""
 
 AT_ONCE = 256
 """Texts tokenized before others get their turn: about 10 ms."""

@@ -62,3 +62,15 @@ async def get_wait(runtime: RuntimeDep, prefer: Annotated[str | None, Header()] 
 
 
 WaitDep = Annotated[int, Depends(get_wait)]
+
+
+async def get_patience(
+    milliseconds: Annotated[
+        int | None, Header(alias="X-Request-Timeout-Ms", ge=1, description="What cannot be done by then is refused.")
+    ] = None,
+) -> float | None:
+    """Seconds after which the caller has no use for the answer; None where it names none."""
+    return None if milliseconds is None else milliseconds / 1000
+
+
+PatienceDep = Annotated[float | None, Depends(get_patience)]

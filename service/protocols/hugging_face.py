@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from service.errors import Unprocessable
-from service.http.deps import CoreDep, RuntimeDep, WaitDep
+from service.http.deps import CoreDep, PatienceDep, RuntimeDep, WaitDep
 from service.http.prefer import applied
 from service.http.problems import problem_answers
 from service.images.formats import FORMATS
@@ -46,14 +46,16 @@ BODY: dict[str, Any] = {
     },
     openapi_extra=BODY,
 )
-async def classify(model: str, request: Request, runtime: RuntimeDep, core: CoreDep, wait: WaitDep) -> Response:
+async def classify(
+    *, model: str, request: Request, runtime: RuntimeDep, core: CoreDep, wait: WaitDep, patience: PatienceDep
+) -> Response:
     asked = Classifying(request, runtime, core)
     label_set = await label_set_of(core, model)
     with asked.admitted():
         with asked.receiving():
             upload, wishes = await read_image(request)
             call = Call([upload], options_of(wishes, label_set, runtime.settings.max_top_k))
-        answer = await asked.answer(call, wait=wait)
+        answer = await asked.answer(call, wait=wait, patience=patience)
     headers = {**facts(answer, asked.shown()), **applied(wait)}
     with asked.encoding():
         best = [{"label": one["label"], "score": one["score"]} for one in answer["results"][0]["predictions"]]

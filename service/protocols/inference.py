@@ -26,6 +26,8 @@ OUTPUTS = [
     TensorMetadata(name="cosine", datatype="FP32", shape=[-1, -1]),
 ]
 OPTIONS = ("label_set", "labels", "adapter", "top_k", "scores")
+TIMEOUT = "timeout"
+"""Triton's request parameter: microseconds, 0 for none."""
 
 
 def images_of(request: InferRequest, tensors: Mapping[str, list[bytes]], *, max_images: int) -> list[Upload]:
@@ -59,6 +61,16 @@ def options_of(request: InferRequest, tensors: Mapping[str, list[bytes]], label_
         return ClassifyOptions.model_validate(given)
     except ValidationError as error:
         raise validation_problem(error.errors(include_url=False)) from error
+
+
+def patience_of(request: InferRequest, patience: float | None) -> float | None:
+    """Seconds that the caller has: the shorter of the header field's and those of the parameter `timeout`."""
+    timeout = request.parameters.get(TIMEOUT, 0)
+    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout < 0:
+        raise Unprocessable("timeout: whole microseconds, 0 for none", field=f"parameters.{TIMEOUT}")
+    if not timeout:
+        return patience
+    return timeout / 1e6 if patience is None else min(timeout / 1e6, patience)
 
 
 def text(data: bytes) -> str:

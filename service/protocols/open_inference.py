@@ -9,12 +9,12 @@ from starlette.responses import JSONResponse, Response
 
 from service.core import Core
 from service.errors import NotFound, UnsupportedType
-from service.http.deps import CoreDep, ReadinessDep, RuntimeDep, WaitDep
+from service.http.deps import CoreDep, PatienceDep, ReadinessDep, RuntimeDep, WaitDep
 from service.http.openapi import TITLE, VERSION
 from service.http.prefer import applied
 from service.http.problems import problem_answers
 from service.images.inputs import Call
-from service.protocols.inference import INPUTS, OUTPUTS, images_of, options_of, tensors_of, wanted
+from service.protocols.inference import INPUTS, OUTPUTS, images_of, options_of, patience_of, tensors_of, wanted
 from service.protocols.schemas import InferAnswer, Live, ModelMetadata, Ready, ServerMetadata
 from service.protocols.scoring import ForeignRoute, facts, label_set_of
 from service.protocols.tensors import answer_body, split_body, text_tensors
@@ -101,15 +101,25 @@ async def infer_version(
     runtime: RuntimeDep,
     core: CoreDep,
     wait: WaitDep,
+    patience: PatienceDep,
     length: LengthHeader = None,
 ) -> Response:
     await found(core, model, version)
-    return await infer(model=model, request=request, runtime=runtime, core=core, wait=wait, length=length)
+    return await infer(
+        model=model, request=request, runtime=runtime, core=core, wait=wait, patience=patience, length=length
+    )
 
 
 @router.post(f"{MODEL}/infer", operation_id="v2_infer", responses=ANSWERS, openapi_extra=BODY)
 async def infer(
-    *, model: str, request: Request, runtime: RuntimeDep, core: CoreDep, wait: WaitDep, length: LengthHeader = None
+    *,
+    model: str,
+    request: Request,
+    runtime: RuntimeDep,
+    core: CoreDep,
+    wait: WaitDep,
+    patience: PatienceDep,
+    length: LengthHeader = None,
 ) -> Response:
     asked = Classifying(request, runtime, core)
     label_set = await found(core, model)
@@ -121,7 +131,8 @@ async def infer(
             tensors, wishes = text_tensors(sent, tail), wanted(sent)
             images = images_of(sent, tensors, max_images=runtime.settings.max_images)
             call = Call(images, options_of(sent, tensors, label_set))
-        answer = await asked.answer(call, wait=wait)
+            patience = patience_of(sent, patience)
+        answer = await asked.answer(call, wait=wait, patience=patience)
     headers = {**facts(answer, asked.shown()), **applied(wait)}
     with asked.encoding():
         document: dict[str, object] = {} if sent.id is None else {"id": sent.id}

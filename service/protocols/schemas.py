@@ -53,7 +53,7 @@ class InferOutputWish(BaseModel):
 
 
 class InferRequest(BaseModel):
-    """Parameters: `label_set`, `labels` (divided by commas), `adapter`, `top_k`, `scores`."""
+    """Parameters: `label_set`, `labels` (divided by commas), `adapter`, `top_k`, `scores`, `timeout` (microseconds)."""
 
     id: str | None = None
     parameters: Parameters = {}

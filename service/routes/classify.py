@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from service.core import Core
-from service.http.deps import CoreDep, RuntimeDep, WaitDep, get_caller, get_core, get_runtime, get_wait
+from service.http.deps import (
+    CoreDep,
+    PatienceDep,
+    RuntimeDep,
+    WaitDep,
+    get_caller,
+    get_core,
+    get_patience,
+    get_runtime,
+    get_wait,
+)
 from service.http.prefer import applied
 from service.http.problems import problem_answers
 from service.images.formats import FORMATS
@@ -68,14 +78,13 @@ async def query_options(
 
 
 async def answered(
-    request: Request, options: ClassifyOptions, *, runtime: Runtime, core: Core, wait: int, patience: int | None
+    request: Request, options: ClassifyOptions, *, runtime: Runtime, core: Core, wait: int, patience: float | None
 ) -> Response:
-    """`patience` in milliseconds, None where the caller names none."""
     asked = Classifying(request, runtime, core)
     with asked.admitted():
         with asked.receiving():
             call = await read_call(request, options, max_images=runtime.settings.max_images)
-        answer = await asked.answer(call, wait=wait, patience=None if patience is None else patience / 1000)
+        answer = await asked.answer(call, wait=wait, patience=patience)
     shown = asked.shown()
     with asked.encoding():
         body = json.dumps({**answer, "timings_ms": shown}, ensure_ascii=False).encode()
@@ -87,7 +96,8 @@ async def plain_answer(request: Request, plain: Plain) -> Response:
     runtime = await get_runtime(request)
     core = await get_core(runtime, await get_caller(request))
     wait = await get_wait(runtime, plain.prefer)
-    return await answered(request, plain.options, runtime=runtime, core=core, wait=wait, patience=plain.patience)
+    patience = await get_patience(plain.patience)
+    return await answered(request, plain.options, runtime=runtime, core=core, wait=wait, patience=patience)
 
 
 router = APIRouter(route_class=short_way(plain_answer))
@@ -103,14 +113,12 @@ router = APIRouter(route_class=short_way(plain_answer))
     openapi_extra=BODY,
 )
 async def classify(
+    *,
     request: Request,
     runtime: RuntimeDep,
     core: CoreDep,
     wait: WaitDep,
+    patience: PatienceDep,
     options: Annotated[ClassifyOptions, Depends(query_options)],
-    *,
-    patience: Annotated[
-        int | None, Header(alias="X-Request-Timeout-Ms", ge=1, description="What cannot be done by then is refused.")
-    ] = None,
 ) -> Response:
     return await answered(request, options, runtime=runtime, core=core, wait=wait, patience=patience)

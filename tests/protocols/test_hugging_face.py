@@ -66,3 +66,10 @@ def test_what_cannot_be_classified_is_a_problem_that_names_its_field(address: st
     shape = {"inputs": image, "parameters": {"candidate_labels": LABELS, "hypothesis_template": "no place"}}
     template = httpx.post(f"{address}/models/tiny", json=shape)
     assert (template.status_code, template.json()["error"]) == (422, template.json()["detail"])
+
+
+def test_a_deadline_in_the_head_ends_what_takes_longer(address: str) -> None:
+    body = {"inputs": base64.b64encode(photo(size=(1500, 1500))).decode(), "parameters": {"candidate_labels": LABELS}}
+    for patience, status in (("1", 504), ("60000", 200), ("0", 422)):
+        headers = {"X-Request-Timeout-Ms": patience}
+        assert httpx.post(f"{address}/models/tiny", json=body, headers=headers).status_code == status

@@ -70,6 +70,25 @@ def test_every_way_to_name_the_classes_gives_the_same_scores(client: triton.Infe
     assert ways[3].as_numpy("label") is None
 
 
+def test_a_timeout_in_microseconds_ends_what_takes_longer(client: triton.InferenceServerClient) -> None:
+    images, chosen = [tensor("image", photo())], {"label_set": "things"}
+    assert client.infer("tiny", images, parameters=chosen, timeout=60_000_000).as_numpy("label").shape[0] == 1
+    images = [tensor("image", photo(size=(1500, 1500)))]
+    for timeout, headers in ((1, {}), (60_000_000, {"X-Request-Timeout-Ms": "1"})):
+        with pytest.raises(InferenceServerException, match="not done within 0"):
+            client.infer("tiny", images, parameters=chosen, timeout=timeout, headers=headers)
+
+
+@pytest.mark.parametrize("timeout", [-1, 1.5, "soon", True])
+def test_a_timeout_that_is_no_number_of_microseconds_is_refused(address: str, timeout: object) -> None:
+    body = {
+        "parameters": {"timeout": timeout},
+        "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["-"]}],
+    }
+    answer = httpx.post(f"{address}/v2/models/things/infer", json=body)
+    assert (answer.status_code, answer.json()["field"]) == (422, "parameters.timeout")
+
+
 def test_json_carries_images_as_base64(client: triton.InferenceServerClient) -> None:
     binary = client.infer("things", [tensor("image", photo())])
     text = client.infer("things", [tensor("image", base64.b64encode(photo()), binary=False)])
