@@ -13,6 +13,7 @@ from torch import Tensor
 from adapters.clip import Backbone
 from benchmarks.peers.model import Shape
 from service.app import create_app
+from service.commands.serve import AnnouncingServer
 from service.compute.image_engine import settings_backbone
 from service.process.allocator import keep_large_blocks
 from service.settings import Settings
@@ -35,8 +36,9 @@ def main() -> None:
     settings = Settings(engine="torch")
     app = create_app(settings, backbone=without_tower(settings_backbone(settings)))
     port = Shape.from_environment().port
-    uvicorn.run(app, host="127.0.0.1", port=port, log_config=None, access_log=False, server_header=False,
-                proxy_headers=False)  # fmt: skip
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False, server_header=False,
+                            proxy_headers=False)  # fmt: skip
+    AnnouncingServer(config, f"http://127.0.0.1:{port}", app.state.runtime.drain).run()
 
 
 if __name__ == "__main__":
