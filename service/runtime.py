@@ -126,7 +126,7 @@ class Runtime:
         core.engine.start()
         await core.engine.probe()  # warms up
         timing = await core.engine.probe()
-        self.backlog.pace.guess(1, timing.batch + timing.forward + timing.head)
+        self.backlog.pace.guess(timing.batch + timing.forward + timing.head)
         self.metrics.ready.set(1)
         if isinstance(core.engine, LocalEngine):
             await core.engine.measure_batches()

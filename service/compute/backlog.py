@@ -33,9 +33,10 @@ class Pace:
         self._marks: deque[tuple[float, float]] = deque([(0.0, 0.0)])
         self._done = 0.0
 
-    def guess(self, count: float, seconds: float) -> None:
-        """What is known before the first real work: counts until there is enough of that."""
-        self._marks = deque([(-seconds, -count)])
+    def guess(self, seconds: float) -> None:
+        """What an image is expected to take before there was real work. It counts until there is enough of that, and as
+        much as that: or a first crowd, of which nothing is done yet, would look like a device that stands still."""
+        self._marks = deque([(-ENOUGH * seconds, -float(ENOUGH))])
 
     def did(self, count: float, busy: float) -> None:
         """`busy`: all busy seconds so far."""

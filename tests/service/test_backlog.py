@@ -68,10 +68,23 @@ def test_nothing_is_refused_while_nothing_is_known_and_a_guess_counts_until_ther
     with backlog.claim(1000, "one"):
         assert not refused(backlog, 1, clock.asker(1.0))
     backlog = Backlog(clock)
-    backlog.pace.guess(1, 0.1)
+    backlog.pace.guess(0.1)
     with backlog.claim(10, "one"):
         assert refused(backlog, 1, clock.asker(2.0))
         assert not refused(backlog, 1, clock.asker(3.0))
+
+
+def test_a_first_crowd_of_which_nothing_is_done_yet_is_no_standstill() -> None:
+    clock = Clock()
+    backlog = Backlog(clock)
+    backlog.pace.guess(0.1)
+    with ExitStack() as held:
+        for _ in range(128):
+            assert not refused(backlog, 1, clock.asker(120.0))
+            held.enter_context(backlog.claim(1, "one"))
+            clock.now += 0.01
+        clock.now += 30.0
+        assert refused(backlog, 1, clock.asker(120.0))
 
 
 def test_idle_time_says_nothing_about_the_pace() -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from adapters.clip import Backbone
+from service.compute.backlog import Pace
 from tests.service.served import Served, photo, served
 
 PNG = {"content-type": "image/png"}
@@ -18,7 +19,8 @@ CLASSIFY = "/v1/classify?labels=a,b"
 def busy(site: Served, images: int) -> Iterator[None]:
     """So many images of somebody else's are under way, of which ten a second get done."""
     backlog = site.runtime.backlog
-    backlog.pace.guess(1000, 100.0)
+    backlog.pace = Pace()
+    backlog.pace.guess(0.1)
     with backlog.claim(images, "local"):
         yield
 
