@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import JSONResponse, Response
 
 from service.core import Core
@@ -92,24 +92,17 @@ async def plain_metadata(model: str, core: CoreDep) -> ModelMetadata:
     return await metadata_of(model, core)
 
 
-@router.post(f"{VERSIONED}/infer", operation_id="v2_infer_version", responses=ANSWERS, openapi_extra=BODY)
-async def infer_version(
-    *,
-    model: str,
-    version: str,
-    request: Request,
-    runtime: RuntimeDep,
-    core: CoreDep,
-    wait: WaitDep,
-    patience: PatienceDep,
-    length: LengthHeader = None,
-) -> Response:
+async def known_version(model: str, version: str, core: CoreDep) -> None:
     await found(core, model, version)
-    return await infer(
-        model=model, request=request, runtime=runtime, core=core, wait=wait, patience=patience, length=length
-    )
 
 
+@router.post(
+    f"{VERSIONED}/infer",
+    operation_id="v2_infer_version",
+    responses=ANSWERS,
+    openapi_extra=BODY,
+    dependencies=[Depends(known_version)],
+)
 @router.post(f"{MODEL}/infer", operation_id="v2_infer", responses=ANSWERS, openapi_extra=BODY)
 async def infer(
     *,
